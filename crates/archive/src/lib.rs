@@ -1,0 +1,1 @@
+//! The CRDT: verify, compact, load.

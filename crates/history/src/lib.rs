@@ -1,0 +1,1 @@
+//! One document as its change graph: chunks, log, operation directory, structural check.

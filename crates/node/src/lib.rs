@@ -1,0 +1,1 @@
+//! The machine: sessions and documents; events in, effects out.

@@ -1,0 +1,1 @@
+//! The world: nodes, network, disks, clients, faults, checkers, one seed.

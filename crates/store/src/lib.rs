@@ -1,0 +1,113 @@
+//! The storage contract, a memory store, the conformance suite.
+//!
+//! A store is an ordered map from keys to values that is written in atomic, durable batches.
+//! What the keys mean is not its business.
+//!
+//! # The contract
+//!
+//! 1. **Durable.** [`Store::commit`] returns `Ok` only when the whole batch survives a loss of power.
+//! 2. **All or nothing.** After a crash either every write of a batch is there or none is.
+//! 3. **In order.** A later batch is never there without an earlier one.
+//! 4. **Idempotent.** Putting a thing twice is putting it once; deleting what is not there is nothing.
+//! 5. **Errors are final.** After an error from `commit` nothing is known about that batch, and every
+//!    later `commit` fails too: the process stops acknowledging and exits. An fsync is never retried.
+//! 6. **Checked.** Every row carries a checksum; a row that does not match is [`StoreError::Corrupt`],
+//!    never a wrong value and never a missing one.
+//! 7. **Any size.** A value has up to [`VALUE_BYTES_MAX`] bytes. How it is split is the store's business.
+//! 8. **Reads see commits.** A read sees every batch whose `commit` has returned. It may or may not see
+//!    one that is under way; callers that care keep what is under way in memory.
+//!
+//! One thread commits at a time; any number may read meanwhile.
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+/// The longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 160;
+/// The longest value, in bytes.
+pub const VALUE_BYTES_MAX: usize = 1 << 30;
+
+/// One write of a batch.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Sets the value of a key.
+    Put {
+        /// 1 to [`KEY_BYTES_MAX`] bytes.
+        key: Vec<u8>,
+        /// Up to [`VALUE_BYTES_MAX`] bytes.
+        value: Vec<u8>,
+    },
+    /// Removes a key.
+    Delete {
+        /// 1 to [`KEY_BYTES_MAX`] bytes.
+        key: Vec<u8>,
+    },
+}
+
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put { key, value } => write!(f, "put {key:02x?} ({} bytes)", value.len()),
+            Self::Delete { key } => write!(f, "delete {key:02x?}"),
+        }
+    }
+}
+
+/// What [`Store::scan`] calls for each row; `Break` ends the scan.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// An ordered map with atomic, durable batches. The contract is the text of this crate.
+///
+/// Keys are prefix-free: no key that is put may be a proper prefix of another one. (A store may
+/// append to keys to split values; this rule keeps the order without escaping.)
+pub trait Store: Send + Sync {
+    /// Writes a batch; `Ok` means that all of it is durable.
+    ///
+    /// # Errors
+    /// Any error is final, see the contract.
+    fn commit(&self, batch: &[Write]) -> Result<(), StoreError>;
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// When the row cannot be read or does not match its checksum.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Visits every row with `from <= key < to`, ascending.
+    ///
+    /// # Errors
+    /// When a row cannot be read or does not match its checksum.
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
+}
+
+/// What went wrong in a store: always the disk's fault, never a peer's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No space is left on the device.
+    #[error("no space left on the device that holds {path}")]
+    Full {
+        /// The store's directory.
+        path: String,
+    },
+    /// The operating system refused a read or write.
+    #[error("{operation} failed on {path}: {reason}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// The store's directory or file.
+        path: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// Something that was written cannot be read back as it was.
+    #[error("{path} is corrupt: {what}")]
+    Corrupt {
+        /// The store's directory or file.
+        path: String,
+        /// What does not match, and where.
+        what: String,
+    },
+    /// An earlier commit failed, so this one was not tried.
+    #[error("the store has stopped after an earlier error")]
+    Stopped,
+}

@@ -1,0 +1,1 @@
+//! automerge-repo messages to CBOR and back; nothing but bytes.

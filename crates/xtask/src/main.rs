@@ -1,0 +1,31 @@
+//! The project's own commands: `cargo xtask test`, `cargo xtask bench`.
+
+mod bench;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The project's own commands.
+#[derive(Parser)]
+enum Command {
+    /// Installs what the tests need and runs every one of them.
+    Test(test::Options),
+    /// Starts this server and its peers one after the other, and prints one table.
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Command::parse() {
+        Command::Test(options) => test::run(&options),
+        Command::Bench(options) => bench::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("xtask: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
