@@ -15,12 +15,34 @@
 //!    never a wrong value and never a missing one.
 //! 7. **Any size.** A value has up to [`VALUE_BYTES_MAX`] bytes. How it is split is the store's business.
 //! 8. **Reads see commits.** A read sees every batch whose `commit` has returned. It may or may not see
-//!    one that is under way; callers that care keep what is under way in memory.
+//!    one that is under way, and a scan may see some of its writes without the others: a single value is
+//!    always whole, old or new. Callers that care keep what is under way in memory.
+//! 9. **Never empty by accident.** A backend that finds a store it cannot read refuses to open it. It
+//!    creates a store only where there is nothing, and what a crash left of a creation it begins again.
 //!
-//! One thread commits at a time; any number may read meanwhile.
+//! One thread commits at a time (others wait); any number may read meanwhile. Within a batch the last
+//! write of a key counts. After an error reads go on, but what they show of the failed batch means nothing.
+//!
+//! # What is here
+//!
+//! [`MemoryStore`] keeps the contract on a [`MemoryDisk`] that a simulator can crash. The feature
+//! `conformance` adds the suite that every backend runs, and a harness that takes its power away.
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod directory;
+mod memory;
+#[cfg(feature = "conformance")]
+pub mod power_loss;
+#[cfg(feature = "conformance")]
+mod seeded;
+
+pub use memory::{DiskImage, Fault, MemoryDisk, MemoryStore};
 
 use std::fmt;
+use std::io;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 160;
@@ -44,6 +66,29 @@ pub enum Write {
     },
 }
 
+impl Write {
+    /// The key that is put or removed.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+
+    /// Checks the limits, which are the caller's to keep: every backend calls this for every write.
+    ///
+    /// # Panics
+    /// When a key is empty or longer than [`KEY_BYTES_MAX`], or a value longer than [`VALUE_BYTES_MAX`].
+    pub fn assert_within_limits(&self) {
+        let key = self.key();
+        assert!(!key.is_empty(), "a key has at least one byte");
+        assert!(key.len() <= KEY_BYTES_MAX, "a key of {} bytes is too long", key.len());
+        if let Self::Put { value, .. } = self {
+            assert!(value.len() <= VALUE_BYTES_MAX, "a value of {} bytes is too long", value.len());
+        }
+    }
+}
+
 impl fmt::Debug for Write {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -53,7 +98,7 @@ impl fmt::Debug for Write {
     }
 }
 
-/// What [`Store::scan`] calls for each row; `Break` ends the scan.
+/// What [`Store::scan`] calls for each row; `Break` ends the scan. It may read the store; it must not commit.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// An ordered map with atomic, durable batches. The contract is the text of this crate.
@@ -65,6 +110,9 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// Any error is final, see the contract.
+    ///
+    /// # Panics
+    /// When a key or a value is outside the limits.
     fn commit(&self, batch: &[Write]) -> Result<(), StoreError>;
 
     /// The value of a key.
@@ -73,7 +121,7 @@ pub trait Store: Send + Sync {
     /// When the row cannot be read or does not match its checksum.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Visits every row with `from <= key < to`, ascending.
+    /// Visits every row with `from <= key < to`, ascending; nothing when `from >= to`.
     ///
     /// # Errors
     /// When a row cannot be read or does not match its checksum.
@@ -110,4 +158,22 @@ pub enum StoreError {
     /// An earlier commit failed, so this one was not tried.
     #[error("the store has stopped after an earlier error")]
     Stopped,
+}
+
+impl StoreError {
+    /// A refusal of the operating system, with "no space left" told apart from the rest.
+    #[must_use]
+    pub fn from_io(operation: &'static str, path: &Path, error: &io::Error) -> Self {
+        let path = path.display().to_string();
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path },
+            _ => Self::Io { operation, path, reason: error.to_string() },
+        }
+    }
+
+    /// Something at `path` that cannot be what was written there.
+    #[must_use]
+    pub fn corrupt(path: &Path, what: impl Into<String>) -> Self {
+        Self::Corrupt { path: path.display().to_string(), what: what.into() }
+    }
 }

@@ -1,0 +1,160 @@
+//! How things lie in the tree: keys, kinds and checksums of rows.
+//!
+//! One tree holds four kinds of keys, told apart by their first byte:
+//!
+//! | key | value |
+//! |---|---|
+//! | `m` | the version of this format |
+//! | `o` generation | nothing: parts of this generation may exist that nothing refers to |
+//! | `p` generation, part | a part of a large value |
+//! | `r` key of the caller | a small value itself, or a pointer to the parts of a large one |
+//!
+//! Numbers in keys are big-endian, so that parts lie in order. A *generation* is one large value as it
+//! was once written. It is never used again while the store is open, so a reader that follows a pointer
+//! finds the parts of exactly that value or finds that some are gone: never a mixture.
+//!
+//! Every row begins with a CRC-32 of its key and its content. The key is in it so that a row that turns up
+//! under another key does not pass either.
+
+use crc32fast::Hasher;
+
+/// The version of everything in this file.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+/// Key of the version.
+pub(crate) const META: &[u8] = b"m";
+
+/// Above this, a value is split. With the longest key and the checksum it stays under 4 KiB: sled
+/// rewrites whole leaves of up to 17 rows, and puts a leaf of more than 128 KiB into a file that it
+/// never syncs (with rows of 20 KB the database did not open after a loss of power).
+pub(crate) const INLINE_BYTES_MAX: usize = 3900;
+/// Bytes of a large value in one row.
+pub(crate) const PART_BYTES: usize = 4064;
+
+const CHECKSUM_BYTES: usize = 4;
+const KIND_INLINE: u8 = 0;
+const KIND_POINTER: u8 = 1;
+
+/// What a row of the caller holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Content<'a> {
+    Inline(&'a [u8]),
+    Pointer(Pointer),
+}
+
+/// Where a large value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pointer {
+    pub generation: u64,
+    /// Bytes of the value.
+    pub length: u64,
+}
+
+impl Pointer {
+    pub fn parts(self) -> usize {
+        usize::try_from(self.length).expect("at most VALUE_BYTES_MAX").div_ceil(PART_BYTES)
+    }
+}
+
+/// A row whose checksum or shape is wrong: what is wrong with it.
+pub(crate) type Damage = String;
+
+pub(crate) fn row_key(key: &[u8]) -> Vec<u8> {
+    [b"r", key].concat()
+}
+
+/// The caller's key in a row's key.
+pub(crate) fn caller_key(row_key: &[u8]) -> &[u8] {
+    &row_key[1..]
+}
+
+pub(crate) fn part_key(generation: u64, part: u32) -> Vec<u8> {
+    [b"p".as_slice(), &generation.to_be_bytes(), &part.to_be_bytes()].concat()
+}
+
+pub(crate) fn generation_of_part(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.strip_prefix(b"p")?.get(..8)?.try_into().ok()?))
+}
+
+pub(crate) fn orphan_key(generation: u64) -> Vec<u8> {
+    [b"o".as_slice(), &generation.to_be_bytes()].concat()
+}
+
+pub(crate) fn generation_of_orphan(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.strip_prefix(b"o")?.try_into().ok()?))
+}
+
+/// A row: the checksum, then `content`.
+pub(crate) fn seal(key: &[u8], content: &[&[u8]]) -> Vec<u8> {
+    let length: usize = content.iter().map(|c| c.len()).sum();
+    let mut row = Vec::with_capacity(CHECKSUM_BYTES + length);
+    row.extend_from_slice(&[0; CHECKSUM_BYTES]);
+    content.iter().for_each(|c| row.extend_from_slice(c));
+    let checksum = checksum(key, &row[CHECKSUM_BYTES..]);
+    row[..CHECKSUM_BYTES].copy_from_slice(&checksum);
+    row
+}
+
+/// The content of a row.
+pub(crate) fn unseal<'a>(key: &[u8], row: &'a [u8]) -> Result<&'a [u8], Damage> {
+    match row.split_at_checked(CHECKSUM_BYTES) {
+        Some((sum, content)) if sum == checksum(key, content) => Ok(content),
+        _ => Err(format!("row {key:02x?} does not match its checksum")),
+    }
+}
+
+pub(crate) fn seal_inline(key: &[u8], value: &[u8]) -> Vec<u8> {
+    seal(key, &[&[KIND_INLINE], value])
+}
+
+pub(crate) fn seal_pointer(key: &[u8], pointer: Pointer) -> Vec<u8> {
+    let Pointer { generation, length } = pointer;
+    seal(key, &[&[KIND_POINTER], &generation.to_le_bytes(), &length.to_le_bytes()])
+}
+
+pub(crate) fn unseal_content<'a>(key: &[u8], row: &'a [u8]) -> Result<Content<'a>, Damage> {
+    match unseal(key, row)?.split_first() {
+        Some((&KIND_INLINE, value)) => Ok(Content::Inline(value)),
+        Some((&KIND_POINTER, numbers)) if numbers.len() == 16 => {
+            let number = |at: usize| {
+                u64::from_le_bytes(numbers[at..at + 8].try_into().expect("8 bytes of 16"))
+            };
+            Ok(Content::Pointer(Pointer { generation: number(0), length: number(8) }))
+        }
+        _ => Err(format!("row {key:02x?} is of no known kind")),
+    }
+}
+
+fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut hasher = Hasher::new();
+    hasher.update(key);
+    hasher.update(content);
+    hasher.finalize().to_le_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::KEY_BYTES_MAX;
+
+    #[test]
+    fn no_row_is_larger_than_sled_can_sync() {
+        let key = row_key(&[7; KEY_BYTES_MAX]);
+        assert!(key.len() + seal_inline(&key, &[0; INLINE_BYTES_MAX]).len() <= 4096);
+        let key = part_key(u64::MAX, u32::MAX);
+        assert!(key.len() + seal(&key, &[&[0; PART_BYTES]]).len() <= 4096);
+    }
+
+    #[test]
+    fn a_changed_bit_anywhere_in_key_or_row_is_noticed() {
+        let key = row_key(b"key");
+        let row = seal_inline(&key, b"value");
+        assert_eq!(unseal_content(&key, &row), Ok(Content::Inline(b"value")));
+        for bit in 0..row.len() * 8 {
+            let mut row = row.clone();
+            row[bit / 8] ^= 1 << (bit % 8);
+            assert!(unseal_content(&key, &row).is_err(), "bit {bit}");
+        }
+        assert!(unseal_content(&row_key(b"kez"), &row).is_err());
+        assert!(unseal_content(&key, &row[..3]).is_err());
+    }
+}
