@@ -132,8 +132,11 @@ fn columns<'a>(cursor: &mut Cursor<'a>) -> Result<([&'a [u8]; NUMBERS.len()], bo
         next = at + 1;
     }
     let has = |column: Column| listed[column as usize];
-    let predecessors =
-        (has(Column::PredecessorActor), has(Column::PredecessorCounter), has(Column::PredecessorCount));
+    let predecessors = (
+        has(Column::PredecessorActor),
+        has(Column::PredecessorCounter),
+        has(Column::PredecessorCount),
+    );
     if has(Column::Value) && !has(Column::ValueMeta)
         || !matches!(predecessors, (false, false, _) | (true, true, true))
     {

@@ -75,6 +75,8 @@ impl<'a, T: Item<'a>> Rle<'a, T> {
     pub(super) fn next(&mut self) -> Result<Option<Option<T>>, Malformed> {
         if self.left == 0 {
             if self.cursor.is_empty() {
+                // The encoder writes nulls at the end, unless there is nothing else.
+                self.canonical &= !self.listed;
                 return Ok(None);
             }
             self.start_run()?;
@@ -237,6 +239,7 @@ impl<'a> Booleans<'a> {
     pub(super) fn next(&mut self) -> Result<Option<bool>, Malformed> {
         while self.left == 0 {
             if self.cursor.is_empty() {
+                self.canonical &= !self.listed;
                 return Ok(None);
             }
             let (length, short) = self.cursor.unsigned()?;
@@ -298,10 +301,12 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<(Vec<Option<u64>>, bool), Malformed> {
         let mut column = Rle::<u64>::new(bytes);
         let mut values = Vec::new();
-        while let Some(value) = column.next()? {
-            values.push(value);
+        while column.left > 0 || !column.cursor.is_empty() {
+            values.push(column.next()?.unwrap());
         }
-        Ok((values, column.ends_canonically()))
+        let canonical = column.ends_canonically();
+        assert!(column.next()?.is_none() && (bytes.is_empty() || !column.ends_canonically()));
+        Ok((values, canonical))
     }
 
     #[test]
@@ -314,16 +319,16 @@ mod tests {
     #[test]
     fn every_way_to_write_a_column_that_the_encoder_does_not_use_is_noticed() {
         let other_ways: &[&[u8]] = &[
-            &[1, 7],                   // a run of one
-            &[0x7f, 7, 0x7f, 8],       // two literal runs
-            &[0x7e, 7, 7],             // a repetition inside a literal
-            &[2, 7, 3, 7],             // two runs of the same value
-            &[0x7f, 7, 2, 7],          // a run that goes on from a literal
-            &[2, 7, 0x7f, 7],          // a literal that goes on from a run
-            &[0, 1, 0, 1, 0x7f, 7],    // two runs of nulls
-            &[0, 2],                   // nothing but nulls
-            &[0x7f, 0x87, 0],          // a padded number
-            &[0x82, 0, 7],             // a padded length
+            &[1, 7],                // a run of one
+            &[0x7f, 7, 0x7f, 8],    // two literal runs
+            &[0x7e, 7, 7],          // a repetition inside a literal
+            &[2, 7, 3, 7],          // two runs of the same value
+            &[0x7f, 7, 2, 7],       // a run that goes on from a literal
+            &[2, 7, 0x7f, 7],       // a literal that goes on from a run
+            &[0, 1, 0, 1, 0x7f, 7], // two runs of nulls
+            &[0, 2],                // nothing but nulls
+            &[0x7f, 0x87, 0],       // a padded number
+            &[0x82, 0, 7],          // a padded length
         ];
         for bytes in other_ways {
             assert!(!read(bytes).unwrap().1, "{bytes:?}");

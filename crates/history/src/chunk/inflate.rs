@@ -9,7 +9,8 @@ use super::{Budget, ChunkError, Malformed};
 /// Memory is asked for as bytes come out, never because a header promises them.
 pub(super) fn inflate(deflated: &[u8], budget: &mut Budget) -> Result<Vec<u8>, ChunkError> {
     let mut inflater = Decompress::new(false);
-    let mut inflated = Vec::with_capacity(deflated.len().saturating_mul(3).min(budget.inflated_bytes));
+    let mut inflated =
+        Vec::with_capacity(deflated.len().saturating_mul(3).min(budget.inflated_bytes));
     loop {
         let (read, written) = (inflater.total_in() as usize, inflated.len());
         let status = inflater

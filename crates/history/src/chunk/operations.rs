@@ -237,7 +237,11 @@ impl<'a> Operations<'a> {
     /// The actors of the table that no operation refers to. Says nothing before all are read.
     pub fn unused_actors(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
         let unused = self.used_actors.iter().map(|used| !used);
-        self.body.other_actors.iter().zip(unused).filter_map(|(actor, unused)| unused.then_some(*actor))
+        self.body
+            .other_actors
+            .iter()
+            .zip(unused)
+            .filter_map(|(actor, unused)| unused.then_some(*actor))
     }
 
     fn object(&mut self) -> Result<Option<OpRef>, Malformed> {

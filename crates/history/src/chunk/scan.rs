@@ -10,7 +10,11 @@ use super::inflate::inflate;
 use super::{Budget, ChunkError, Limits, Malformed};
 
 /// Scans the body of a document chunk.
-pub(super) fn document(body: &[u8], limits: &Limits, budget: &mut Budget) -> Result<(), ChunkError> {
+pub(super) fn document(
+    body: &[u8],
+    limits: &Limits,
+    budget: &mut Budget,
+) -> Result<(), ChunkError> {
     let mut cursor = Cursor::new(body);
     check_actors(&actors(&mut cursor)?, limits)?;
     let heads = hashes(&mut cursor)?.len();
@@ -121,9 +125,11 @@ fn scan_column(
             return Ok(Some((id, length)));
         }
         _ => match claimed {
-            Some((meta_id, length)) if meta_id == id && length <= bytes.len() as u64 => {}
-            Some((meta_id, _)) if meta_id == id => return Err(Malformed::ValueLength.into()),
-            _ => return Err(Malformed::ColumnWithoutPartner.into()),
+            Some((meta_id, length)) if meta_id == id && length > bytes.len() as u64 => {
+                return Err(Malformed::ValueLength.into());
+            }
+            // Without lengths all values are null, and the column is empty but may be listed.
+            _ => {}
         },
     }
     Ok(None)
