@@ -1,0 +1,148 @@
+//! What the documents of one shard share.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{DocumentId, StorageId};
+use store::{Store, Write};
+
+use crate::session::Session;
+use crate::upkeep::UpkeepBatch;
+use crate::{BatchId, CloseReason, Counters, Effect, Identity, JobId, Limits, Report, SessionId};
+
+/// Everything a document may touch besides itself.
+pub(crate) struct Context {
+    pub(crate) me: Identity,
+    pub(crate) limits: Limits,
+    /// Only ever read from here; writes are effects.
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) sessions: BTreeMap<SessionId, Session>,
+    pub(crate) effects: VecDeque<Effect>,
+    /// Documents with changes that are not on their way to the store yet.
+    pub(crate) staged: BTreeSet<DocumentId>,
+    pub(crate) counters: Counters,
+    jobs: BTreeMap<JobId, DocumentId>,
+    next_job: u64,
+    last_batch: u64,
+    pub(crate) upkeep_batches: BTreeMap<BatchId, (DocumentId, UpkeepBatch)>,
+    alarms: BTreeSet<(Duration, DocumentId)>,
+}
+
+impl Context {
+    pub(crate) fn new(me: Identity, limits: Limits, store: Arc<dyn Store>) -> Self {
+        Self {
+            me,
+            limits,
+            store,
+            sessions: BTreeMap::new(),
+            effects: VecDeque::new(),
+            staged: BTreeSet::new(),
+            counters: Counters::default(),
+            jobs: BTreeMap::new(),
+            next_job: 0,
+            last_batch: 0,
+            upkeep_batches: BTreeMap::new(),
+            alarms: BTreeSet::new(),
+        }
+    }
+
+    /// Puts a frame on its way, which uses up some of the session's room.
+    pub(crate) fn send(&mut self, session: SessionId, frame: Vec<u8>) {
+        if let Some(known) = self.sessions.get_mut(&session) {
+            known.in_flight += frame.len();
+            self.counters.frames_out += 1;
+            self.counters.bytes_out += frame.len() as u64;
+            self.effects.push_back(Effect::Send { session, frame });
+        }
+    }
+
+    /// Whether a session has room for a frame. If not, it is noted that it waits for one.
+    pub(crate) fn has_room(&mut self, session: SessionId, document: &DocumentId) -> bool {
+        let Some(known) = self.sessions.get_mut(&session) else { return false };
+        if known.closing {
+            return false;
+        }
+        let room = known.in_flight < self.limits.session_bytes_in_flight;
+        if !room {
+            known.waiting.insert(document.clone());
+        }
+        room
+    }
+
+    pub(crate) fn close(&mut self, session: SessionId, reason: CloseReason) {
+        if let Some(known) = self.sessions.get_mut(&session)
+            && !std::mem::replace(&mut known.closing, true)
+        {
+            self.effects.push_back(Effect::Close { session, reason });
+        }
+    }
+
+    pub(crate) fn report(&mut self, report: Report) {
+        self.effects.push_back(Effect::Report(report));
+    }
+
+    pub(crate) fn archive(&mut self, document: &DocumentId, task: archive::Job) -> JobId {
+        self.next_job += 1;
+        let job = JobId(self.next_job);
+        self.jobs.insert(job, document.clone());
+        self.counters.archive_jobs += 1;
+        self.effects.push_back(Effect::Archive { job, task: Box::new(task) });
+        job
+    }
+
+    /// Asks for a batch that is not about new changes.
+    pub(crate) fn commit_upkeep(
+        &mut self,
+        document: &DocumentId,
+        kind: UpkeepBatch,
+        writes: Vec<Write>,
+    ) {
+        let batch = self.next_batch();
+        self.effects.push_back(Effect::Commit { batch, writes });
+        self.upkeep_batches.insert(batch, (document.clone(), kind));
+    }
+
+    pub(crate) fn next_batch(&mut self) -> BatchId {
+        self.last_batch += 1;
+        BatchId(self.last_batch)
+    }
+
+    pub(crate) fn job_done(&mut self, job: JobId) -> Option<DocumentId> {
+        self.jobs.remove(&job)
+    }
+
+    pub(crate) fn jobs_under_way(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub(crate) fn subscribes(&self, session: SessionId, storage: &StorageId) -> bool {
+        self.sessions.get(&session).is_some_and(|known| known.subscriptions.contains(storage))
+    }
+
+    /// Moves a document's alarm.
+    pub(crate) fn set_alarm(
+        &mut self,
+        document: &DocumentId,
+        old: Option<Duration>,
+        new: Option<Duration>,
+    ) {
+        if let Some(old) = old {
+            self.alarms.remove(&(old, document.clone()));
+        }
+        if let Some(new) = new {
+            self.alarms.insert((new, document.clone()));
+        }
+    }
+
+    pub(crate) fn next_alarm(&self) -> Option<Duration> {
+        self.alarms.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn take_alarm(&mut self, now: Duration) -> Option<DocumentId> {
+        if self.next_alarm()? > now {
+            return None;
+        }
+        self.alarms.pop_first().map(|(_, document)| document)
+    }
+}

@@ -1,0 +1,694 @@
+//! One document: takes messages in, tells its peers what is durable.
+//!
+//! `receive` → `take` (parse) → `offer` (into the log) → `heard` (the peer's standing), and later,
+//! when the log is durable, `tell` → `speak` (to each peer, as far as it has room).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use archive::{ExpandLimits, Job, Verdict};
+use history::chunk::{Change, Chunk, read_chunks};
+use history::graph::Position;
+use history::{History, Offer, Refusal};
+use model::{ChangeHash, DocumentId, Heads, StorageId};
+use sync::{Answer, Changes, Message, Standing, Urgency};
+use wire::Tail;
+
+use crate::context::Context;
+use crate::rows::{self, LoadError, Meta};
+use crate::upkeep::Upkeep;
+use crate::{ArchiveResult, CloseReason, JobId, Now, Report, SessionId};
+
+/// One document and everybody who has it open.
+pub(crate) struct Document {
+    pub(crate) id: DocumentId,
+    /// What is stored; `None` before anything is.
+    pub(crate) meta: Option<Meta>,
+    /// The log. At rest it is only in the store, see [`Document::wake`].
+    pub(crate) history: History,
+    pub(crate) awake: bool,
+    pub(crate) peers: BTreeMap<SessionId, Peer>,
+    /// Changes below this are on their way to the store, or there.
+    pub(crate) submitted: Position,
+    pub(crate) upkeep: Upkeep,
+    /// The last time that anybody did anything with the document.
+    pub(crate) touched: Duration,
+    /// When to tell the peers about new durable changes.
+    tell_at: Option<Duration>,
+    /// Not before this, so that what happens meanwhile goes out together.
+    rest_until: Duration,
+    acknowledge_at: BTreeSet<(Duration, SessionId)>,
+    alarm: Option<Duration>,
+    /// The message that was made last: most peers get the same.
+    last_made: Option<(Answer, Tail)>,
+    /// What stores are known to hold, as far as peers have said.
+    gossip: BTreeMap<StorageId, wire::RemoteHeads>,
+}
+
+/// One session on this document.
+#[derive(Default)]
+pub(crate) struct Peer {
+    pub(crate) standing: Standing,
+    /// A mere acknowledgement waits until then.
+    quiet_until: Duration,
+    /// A message that waits for the archive; later ones wait behind it (rule R1).
+    blocked: Option<Blocked>,
+    waiting: VecDeque<Vec<u8>>,
+    /// Stores whose heads are news to this peer.
+    gossip_due: BTreeSet<StorageId>,
+}
+
+/// A message that has been read but not taken in, because only the CRDT can say whether it may be.
+struct Blocked {
+    job: JobId,
+    message: Message,
+    handed: Vec<Position>,
+    /// In an upload: the changes that came along. In the slow lane: those to be judged.
+    changes: Vec<Change>,
+}
+
+impl Document {
+    pub(crate) fn new(id: DocumentId) -> Self {
+        Self {
+            id,
+            meta: None,
+            history: History::default(),
+            awake: false,
+            peers: BTreeMap::new(),
+            submitted: 0,
+            upkeep: Upkeep::default(),
+            touched: Duration::ZERO,
+            tell_at: None,
+            rest_until: Duration::ZERO,
+            acknowledge_at: BTreeSet::new(),
+            alarm: None,
+            last_made: None,
+            gossip: BTreeMap::new(),
+        }
+    }
+
+    /// Reads the log from the store if it is at rest. Positions are the same as before.
+    pub(crate) fn wake(&mut self, ctx: &mut Context) -> Result<(), LoadError> {
+        if self.awake {
+            return Ok(());
+        }
+        if let Some(loaded) = rows::load(&*ctx.store, &self.id)? {
+            self.history = loaded.history;
+            self.meta = Some(loaded.meta);
+            for dead in rows::dead(&*ctx.store, &self.id)? {
+                let hash = dead.change.hash();
+                self.history.refuse(&dead.change, Refusal::Crdt { hash, reason: dead.reason });
+            }
+        }
+        self.submitted = self.history.durable();
+        self.upkeep.loaded(&self.history);
+        self.awake = true;
+        ctx.counters.documents_loaded += 1;
+        Ok(())
+    }
+
+    /// Takes in a sync message.
+    pub(crate) fn receive(
+        &mut self,
+        ctx: &mut Context,
+        session: SessionId,
+        data: Vec<u8>,
+        now: Now,
+    ) {
+        self.touched = now.running;
+        let peer = self.peers.entry(session).or_default();
+        if peer.blocked.is_some() || self.upkeep.is_burying() {
+            if peer.waiting.len() >= ctx.limits.waiting_messages {
+                let max = ctx.limits.waiting_messages;
+                ctx.close(session, CloseReason::TooMany { what: "waiting messages", max });
+                return;
+            }
+            peer.waiting.push_back(data);
+            return;
+        }
+        self.take(ctx, session, &data, now);
+    }
+
+    /// A session has ended.
+    pub(crate) fn leave(&mut self, session: SessionId) {
+        self.peers.remove(&session);
+    }
+
+    /// Changes up to `end` are durable.
+    pub(crate) fn committed(&mut self, ctx: &mut Context, end: Position, now: Now) {
+        self.history.settle(end);
+        let at = self.rest_until.max(now.running);
+        self.tell_at = Some(self.tell_at.map_or(at, |before| before.min(at)));
+        self.tick(ctx, now);
+    }
+
+    /// Does what is due and sets the alarm for what is next.
+    pub(crate) fn tick(&mut self, ctx: &mut Context, now: Now) {
+        if self.tell_at.is_some_and(|at| at <= now.running) {
+            self.tell_at = None;
+            self.tell(ctx, now);
+        }
+        while let Some((at, session)) = self.acknowledge_at.first().copied()
+            && at <= now.running
+        {
+            self.acknowledge_at.pop_first();
+            self.speak(ctx, session, now);
+        }
+        self.keep_up(ctx, now);
+        self.arm(ctx, now);
+    }
+
+    /// Sets the alarm for whatever is due first.
+    pub(crate) fn arm(&mut self, ctx: &mut Context, now: Now) {
+        let acknowledge = self.acknowledge_at.first().map(|(at, _)| *at);
+        let upkeep = self.upkeep_due(&ctx.limits);
+        let due = [self.tell_at, acknowledge, upkeep].into_iter().flatten().min();
+        // What is overdue waits for something else; it is looked at again a little later.
+        let due = due.map(|due| due.max(now.running + Duration::from_millis(1)));
+        if due != self.alarm {
+            ctx.set_alarm(&self.id, self.alarm, due);
+            self.alarm = due;
+        }
+    }
+
+    /// Takes the alarm away, because the document leaves.
+    pub(crate) fn disarm(&mut self, ctx: &mut Context) {
+        ctx.set_alarm(&self.id, self.alarm.take(), None);
+    }
+
+    /// The alarm has rung.
+    pub(crate) fn alarm_rang(&mut self) {
+        self.alarm = None;
+    }
+
+    /// Tells every peer what is new.
+    pub(crate) fn tell(&mut self, ctx: &mut Context, now: Now) {
+        let me = ctx.me.storage.clone();
+        let frames = ctx.counters.frames_out;
+        for session in self.peers.keys().copied().collect::<Vec<_>>() {
+            if ctx.subscribes(session, &me)
+                && let Some(peer) = self.peers.get_mut(&session)
+            {
+                peer.gossip_due.insert(me.clone());
+            }
+            self.speak(ctx, session, now);
+        }
+        let told = (ctx.counters.frames_out - frames).min(u64::from(u32::MAX)) as u32;
+        let rest = (ctx.limits.rest_per_session * told).min(ctx.limits.rest_max);
+        self.rest_until = now.running + rest;
+    }
+
+    /// Tells one peer what it should know, if it has room.
+    pub(crate) fn speak(&mut self, ctx: &mut Context, session: SessionId, now: Now) {
+        let Some(peer) = self.peers.get_mut(&session) else { return };
+        // What is blocked may still change what there is to say.
+        if peer.blocked.is_none() && self.awake {
+            match peer.standing.urgency(&self.history) {
+                Urgency::Nothing => {}
+                Urgency::Acknowledge if peer.quiet_until > now.running => {
+                    self.acknowledge_at.insert((peer.quiet_until, session));
+                }
+                Urgency::Acknowledge | Urgency::News => {
+                    if !ctx.has_room(session, &self.id) {
+                        return;
+                    }
+                    peer.quiet_until = now.running + ctx.limits.acknowledge_after;
+                    let Some(answer) = peer.standing.answer(&self.history) else { return };
+                    self.send(ctx, session, answer);
+                }
+            }
+        }
+        self.pass_on_heads(ctx, session, now);
+    }
+
+    /// Passes something on to everybody else who has the document open, in order, never stored.
+    pub(crate) fn relay(&self, ctx: &mut Context, from: SessionId, tail: &Tail, author: &model::PeerId) {
+        for session in self.peers.keys().filter(|session| **session != from) {
+            let Some(known) = ctx.sessions.get(session) else { continue };
+            if known.in_flight >= ctx.limits.presence_bytes_in_flight {
+                ctx.counters.presence_dropped += 1;
+                continue;
+            }
+            let frame = tail.frame(author, &known.peer);
+            ctx.counters.presence_out += 1;
+            ctx.send(*session, frame);
+        }
+    }
+
+    /// A peer wants to hear of these stores from now on.
+    pub(crate) fn subscribed(
+        &mut self,
+        ctx: &mut Context,
+        session: SessionId,
+        add: &[StorageId],
+        now: Now,
+    ) {
+        let me = &ctx.me.storage;
+        if let Some(peer) = self.peers.get_mut(&session) {
+            let known = add.iter().filter(|id| *id == me || self.gossip.contains_key(id));
+            peer.gossip_due.extend(known.cloned());
+            self.pass_on_heads(ctx, session, now);
+        }
+    }
+
+    /// The archive has finished a job for a message.
+    pub(crate) fn archived(
+        &mut self,
+        ctx: &mut Context,
+        job: JobId,
+        result: ArchiveResult,
+        took: Duration,
+        now: Now,
+    ) {
+        let blocked = self.peers.iter_mut().find_map(|(session, peer)| {
+            peer.blocked.take_if(|blocked| blocked.job == job).map(|blocked| (*session, blocked))
+        });
+        match blocked {
+            Some((session, blocked)) => self.unblock(ctx, session, blocked, result, now),
+            None => self.upkeep_done(ctx, job, result, took, now),
+        }
+        self.tick(ctx, now);
+    }
+
+    /// Takes in what waited, until something has to wait again.
+    pub(crate) fn take_waiting(&mut self, ctx: &mut Context, session: SessionId, now: Now) {
+        while let Some(peer) = self.peers.get_mut(&session)
+            && peer.blocked.is_none()
+            && !self.upkeep.is_burying()
+            && let Some(data) = peer.waiting.pop_front()
+        {
+            self.take(ctx, session, &data, now);
+        }
+    }
+
+    fn take(&mut self, ctx: &mut Context, session: SessionId, data: &[u8], now: Now) {
+        let document = || self.id.clone();
+        let message = match Message::decode(data) {
+            Ok(message) => message,
+            Err(error) => {
+                return ctx.close(session, CloseReason::Message { document: document(), error });
+            }
+        };
+        let (mut changes, mut upload) = (Vec::new(), Vec::new());
+        for item in &message.items {
+            match read_chunks(&data[item.clone()], &ctx.limits.chunks) {
+                Ok(chunks) => {
+                    for chunk in chunks {
+                        match chunk {
+                            Chunk::Change(change) => changes.push(change),
+                            Chunk::Document(bytes) | Chunk::Bundle(bytes) => {
+                                upload.extend_from_slice(&bytes);
+                            }
+                        }
+                    }
+                }
+                Err(error) => {
+                    return ctx.close(session, CloseReason::Chunk { document: document(), error });
+                }
+            }
+        }
+        if upload.is_empty() {
+            return self.offer(ctx, session, message, changes, Vec::new(), now);
+        }
+        let limits = ExpandLimits::default();
+        let job = ctx.archive(&self.id, Job::Expand { chunks: upload, limits });
+        let blocked = Blocked { job, message, handed: Vec::new(), changes };
+        self.peers.entry(session).or_default().blocked = Some(blocked);
+    }
+
+    /// Puts changes into the log; those that only the CRDT can judge have to wait for it.
+    fn offer(
+        &mut self,
+        ctx: &mut Context,
+        session: SessionId,
+        message: Message,
+        changes: Vec<Change>,
+        mut handed: Vec<Position>,
+        now: Now,
+    ) {
+        if !changes.is_empty() && !self.can_write(ctx, session) {
+            return;
+        }
+        let mut intake = Intake::new(&mut handed);
+        for change in changes {
+            self.history.offer(change, &mut |change, offer| intake.note(change, offer));
+        }
+        let (judge, refused) = intake.finish(&self.history);
+        self.log_refusals(ctx, session, refused);
+        self.stage(ctx);
+        if judge.is_empty() {
+            self.heard(ctx, session, &message, &handed, now);
+        } else {
+            self.ask_the_crdt(ctx, session, Blocked {
+                job: JobId(0),
+                message,
+                handed,
+                changes: judge,
+            });
+        }
+    }
+
+    /// Sends what cannot be checked cheaply to the archive (the slow lane).
+    fn ask_the_crdt(&mut self, ctx: &mut Context, session: SessionId, mut blocked: Blocked) {
+        let snapshot = match self.snapshot(ctx) {
+            Ok(snapshot) => snapshot,
+            Err(error) => return self.unreadable(ctx, error),
+        };
+        let bytes = |change: &Change| change.bytes().to_vec();
+        let tail = (self.history.base()..self.history.len())
+            .filter_map(|position| self.history.resident(position).map(bytes))
+            .collect();
+        let candidates = blocked.changes.iter().map(bytes).collect();
+        ctx.counters.slow_lane += blocked.changes.len() as u64;
+        blocked.job = ctx.archive(&self.id, Job::Judge { snapshot, changes: tail, candidates });
+        self.peers.entry(session).or_default().blocked = Some(blocked);
+    }
+
+    fn unblock(
+        &mut self,
+        ctx: &mut Context,
+        session: SessionId,
+        blocked: Blocked,
+        result: ArchiveResult,
+        now: Now,
+    ) {
+        let Blocked { message, handed, changes, .. } = blocked;
+        match result {
+            Ok(archive::Answer::Expanded(expanded)) => {
+                let mut all = Vec::with_capacity(expanded.changes.len() + changes.len());
+                for bytes in expanded.changes.iter().chain(&expanded.orphans) {
+                    match history::chunk::read_change(bytes) {
+                        Ok(change) => all.push(change),
+                        Err(error) => {
+                            let document = self.id.clone();
+                            return ctx.close(session, CloseReason::Chunk { document, error });
+                        }
+                    }
+                }
+                all.extend(changes);
+                self.offer(ctx, session, message, all, handed, now);
+            }
+            Ok(archive::Answer::Judged(verdicts)) => {
+                self.judged(ctx, session, message, handed, changes, verdicts, now);
+            }
+            Ok(_) => unreachable!("the archive answers what it was asked"),
+            Err(failure) => {
+                let document = self.id.clone();
+                let reason = failure.to_string();
+                ctx.close(session, CloseReason::Upload { document, reason });
+            }
+        }
+        self.take_waiting(ctx, session, now);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a message that waited")]
+    fn judged(
+        &mut self,
+        ctx: &mut Context,
+        session: SessionId,
+        message: Message,
+        mut handed: Vec<Position>,
+        changes: Vec<Change>,
+        verdicts: Vec<Verdict>,
+        now: Now,
+    ) {
+        if !self.can_write(ctx, session) {
+            return;
+        }
+        let fits: BTreeSet<ChangeHash> = (changes.iter().zip(&verdicts))
+            .filter(|(_, verdict)| verdict.is_ok())
+            .map(|(change, _)| change.hash())
+            .collect();
+        let mut intake = Intake::new(&mut handed);
+        for (change, verdict) in changes.into_iter().zip(verdicts) {
+            match verdict {
+                Ok(()) => self.history.offer_judged(change, &mut |change, offer| {
+                    // What builds on it and was judged with it gets its own turn.
+                    if !(matches!(offer, Offer::NeedsCrdt(_)) && fits.contains(&change.hash())) {
+                        intake.note(change, offer);
+                    }
+                }),
+                Err(reason) => {
+                    let why = Refusal::Crdt { hash: change.hash(), reason: reason.to_string() };
+                    self.history.refuse(&change, why.clone());
+                    intake.refused.push(why);
+                }
+            }
+        }
+        let (judge, refused) = intake.finish(&self.history);
+        self.log_refusals(ctx, session, refused);
+        self.stage(ctx);
+        if judge.is_empty() {
+            self.heard(ctx, session, &message, &handed, now);
+        } else {
+            self.ask_the_crdt(ctx, session, Blocked {
+                job: JobId(0),
+                message,
+                handed,
+                changes: judge,
+            });
+        }
+    }
+
+    /// Everything in the message is where it belongs: the peer's standing can follow.
+    fn heard(
+        &mut self,
+        ctx: &mut Context,
+        session: SessionId,
+        message: &Message,
+        handed: &[Position],
+        now: Now,
+    ) {
+        let Some(peer) = self.peers.get_mut(&session) else { return };
+        peer.standing.receive(message, handed, &self.history);
+        if self.history.is_empty() && message.heads.is_empty() && message.items.is_empty() {
+            // Said once here, and again news when the document turns up (rule R3).
+            peer.standing.declined();
+            if let Some(known) = ctx.sessions.get(&session) {
+                let mut frame = Vec::new();
+                wire::encode(
+                    &wire::Message::DocUnavailable {
+                        sender: ctx.me.peer.clone(),
+                        target: known.peer.clone(),
+                        document: self.id.clone(),
+                    },
+                    &mut frame,
+                );
+                ctx.send(session, frame);
+            }
+        }
+        self.note_heads(ctx, session, &message.heads, now);
+        self.speak(ctx, session, now);
+    }
+
+    /// The directory is needed before anything can be checked against it.
+    fn can_write(&mut self, ctx: &mut Context, session: SessionId) -> bool {
+        if self.history.directory().is_some() {
+            return true;
+        }
+        match rows::directory(&*ctx.store, &self.id, self.meta.unwrap_or_default()) {
+            Ok(directory) => {
+                self.history.install_directory(directory);
+                true
+            }
+            Err(error) => {
+                ctx.close(session, CloseReason::Unreadable { document: self.id.clone() });
+                self.unreadable(ctx, error);
+                false
+            }
+        }
+    }
+
+    /// Positions have changed, so what was made from them is not good any more.
+    pub(crate) fn forget_made(&mut self) {
+        self.last_made = None;
+    }
+
+    pub(crate) fn unreadable(&self, ctx: &mut Context, error: LoadError) {
+        let document = self.id.clone();
+        for session in self.peers.keys() {
+            ctx.close(*session, CloseReason::Unreadable { document: document.clone() });
+        }
+        ctx.report(Report::Unreadable { document, error });
+    }
+
+    pub(crate) fn snapshot(&self, ctx: &Context) -> Result<Option<Vec<u8>>, LoadError> {
+        rows::snapshot(&*ctx.store, &self.id, self.meta.unwrap_or_default())
+    }
+
+    fn stage(&mut self, ctx: &mut Context) {
+        if self.history.len() > self.submitted {
+            ctx.staged.insert(self.id.clone());
+        }
+    }
+
+    fn log_refusals(&mut self, ctx: &mut Context, session: SessionId, refused: Vec<Refusal>) {
+        for why in refused {
+            ctx.counters.refused += 1;
+            let document = self.id.clone();
+            if why.is_hostile() || matches!(why, Refusal::Crdt { .. }) {
+                let (document, why) = (document.clone(), why.clone());
+                ctx.close(session, CloseReason::Refused { document, why });
+            }
+            ctx.report(Report::Refused { document, session, why });
+        }
+    }
+
+    fn send(&mut self, ctx: &mut Context, session: SessionId, answer: Answer) {
+        let Some(target) = ctx.sessions.get(&session).map(|known| known.peer.clone()) else {
+            return;
+        };
+        ctx.counters.changes_out += answer.changes.count() as u64;
+        let cached = self.last_made.take_if(|(made, _)| *made == answer);
+        let tail = match cached {
+            Some((_, tail)) => tail,
+            None => match self.encode(ctx, &answer) {
+                Ok(data) => Tail::sync(&self.id, &data),
+                Err(error) => return self.unreadable(ctx, error),
+            },
+        };
+        let frame = tail.frame(&ctx.me.peer, &target);
+        self.last_made = Some((answer, tail));
+        ctx.send(session, frame);
+    }
+
+    /// Puts the changes into the message: one by one where that is what the peer lacks, else the
+    /// snapshot and all that follows it (rule R11), straight from the store.
+    fn encode(&self, ctx: &mut Context, answer: &Answer) -> Result<Vec<u8>, LoadError> {
+        let Some(first) = answer.changes.first() else {
+            return Ok(answer.reply.encode([].into_iter()));
+        };
+        let (base, durable) = (self.history.base(), self.history.durable());
+        let everything = answer.changes == Changes::Range(0..durable);
+        let trimmed = first < self.history.raw_from();
+        if base > 0 && answer.version_2 && (everything || trimmed) {
+            let snapshot = self.snapshot(ctx)?.unwrap_or_default();
+            let tail = self.changes(ctx, &(base..durable).collect::<Vec<_>>())?;
+            let parts: Vec<&[u8]> = std::iter::once(snapshot.as_slice())
+                .chain(tail.iter().map(Change::bytes))
+                .collect();
+            ctx.counters.snapshots_out += 1;
+            return Ok(answer.reply.encode_joined(parts.into_iter()));
+        }
+        let changes = self.changes(ctx, &answer.changes.positions())?;
+        let chunks: Vec<&[u8]> = changes.iter().map(Change::bytes).collect();
+        Ok(answer.reply.encode(chunks.into_iter()))
+    }
+
+    /// The changes at these ascending positions, from memory or from the log in the store.
+    fn changes(&self, ctx: &Context, positions: &[Position]) -> Result<Vec<Change>, LoadError> {
+        let resident = self.history.resident_from();
+        let stored = positions.partition_point(|position| *position < resident);
+        let (stored, here) = positions.split_at(stored);
+        let mut changes = Vec::with_capacity(positions.len());
+        if let (Some(first), Some(last)) = (stored.first(), stored.last()) {
+            let kept_from = self.history.raw_from();
+            let read = rows::changes(&*ctx.store, &self.id, kept_from, *first, last + 1)?;
+            changes.extend(stored.iter().map(|at| read[(at - first) as usize].clone()));
+        }
+        changes.extend(here.iter().filter_map(|at| self.history.resident(*at)).cloned());
+        Ok(changes)
+    }
+
+    /// Remembers what a store holds, and notes who wants to hear of it.
+    fn note_heads(&mut self, ctx: &mut Context, from: SessionId, heads: &Heads, now: Now) {
+        let storage = ctx.sessions.get(&from).and_then(|known| known.storage.clone());
+        let Some(storage) = storage else { return };
+        let full = self.gossip.len() >= ctx.limits.gossip_stores_per_document;
+        let news = match self.gossip.get(&storage) {
+            Some(known) => known.heads != *heads,
+            None => !full,
+        };
+        if !news {
+            return;
+        }
+        let (heads, timestamp_ms) = (heads.clone(), now.wall_ms);
+        let entry = wire::RemoteHeads { storage: storage.clone(), heads, timestamp_ms };
+        self.gossip.insert(storage.clone(), entry);
+        let interested: Vec<SessionId> = (self.peers.keys().copied())
+            .filter(|session| *session != from && ctx.subscribes(*session, &storage))
+            .collect();
+        for session in interested {
+            if let Some(peer) = self.peers.get_mut(&session) {
+                peer.gossip_due.insert(storage.clone());
+            }
+            self.pass_on_heads(ctx, session, now);
+        }
+    }
+
+    fn pass_on_heads(&mut self, ctx: &mut Context, session: SessionId, now: Now) {
+        let Some(peer) = self.peers.get_mut(&session) else { return };
+        if peer.gossip_due.is_empty() || !ctx.has_room(session, &self.id) {
+            return;
+        }
+        let Some(target) = ctx.sessions.get(&session).map(|known| known.peer.clone()) else {
+            return;
+        };
+        let me = &ctx.me;
+        let heads: Vec<wire::RemoteHeads> = std::mem::take(&mut peer.gossip_due)
+            .into_iter()
+            .filter_map(|storage| {
+                if storage == me.storage {
+                    let (heads, timestamp_ms) = (self.history.heads().clone(), now.wall_ms);
+                    return Some(wire::RemoteHeads { storage, heads, timestamp_ms });
+                }
+                self.gossip.get(&storage).cloned()
+            })
+            .filter(|entry| !entry.heads.is_empty())
+            .collect();
+        if heads.is_empty() {
+            return;
+        }
+        let mut frame = Vec::new();
+        let message = wire::Message::RemoteHeadsChanged {
+            sender: me.peer.clone(),
+            target,
+            document: self.id.clone(),
+            heads,
+        };
+        wire::encode(&message, &mut frame);
+        ctx.send(session, frame);
+    }
+}
+
+/// What became of the changes of one message.
+struct Intake<'a> {
+    handed: &'a mut Vec<Position>,
+    judge: Vec<Change>,
+    refused: Vec<Refusal>,
+    pending: Vec<Change>,
+}
+
+impl<'a> Intake<'a> {
+    fn new(handed: &'a mut Vec<Position>) -> Self {
+        Self { handed, judge: Vec::new(), refused: Vec::new(), pending: Vec::new() }
+    }
+
+    /// What is to be judged, each change after what it depends on, and what was refused.
+    ///
+    /// Changes that only wait for one that is to be judged are judged with it: a run of formatting
+    /// costs one job, not one each.
+    fn finish(self, history: &History) -> (Vec<Change>, Vec<Refusal>) {
+        let mut judge = self.judge;
+        if !judge.is_empty() {
+            let mut there: BTreeSet<ChangeHash> = judge.iter().map(Change::hash).collect();
+            for change in self.pending {
+                let known =
+                    |dep: &ChangeHash| history.graph().position(dep).is_some() || there.contains(dep);
+                if change.deps().iter().all(known) && there.insert(change.hash()) {
+                    judge.push(change);
+                }
+            }
+        }
+        (judge, self.refused)
+    }
+
+    fn note(&mut self, change: &Change, offer: Offer) {
+        match offer {
+            Offer::Appended(position) | Offer::Known(position) => self.handed.push(position),
+            Offer::Pending => self.pending.push(change.clone()),
+            Offer::NeedsCrdt(_) => self.judge.push(change.clone()),
+            Offer::Refused(why) => self.refused.push(why),
+        }
+    }
+}

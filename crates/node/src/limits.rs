@@ -1,0 +1,70 @@
+//! Every bound of the machine, in one place.
+
+use std::time::Duration;
+
+/// What a node may spend, and how patient it is. The defaults are what a region runs with.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How many bytes of frames one session may have on the way to its socket, per shard, before
+    /// nothing more is made for it. A single frame may be larger.
+    pub session_bytes_in_flight: usize,
+    /// Presence is dropped for a session that has this many bytes on the way.
+    pub presence_bytes_in_flight: usize,
+    /// How many documents one session may have open, per shard.
+    pub documents_per_session: usize,
+    /// How many messages of one session on one document may wait for the archive.
+    pub waiting_messages: usize,
+    /// How many stores' heads one session may subscribe to.
+    pub subscriptions_per_session: usize,
+    /// The heads of how many stores are remembered per document.
+    pub gossip_stores_per_document: usize,
+    /// How long a session that only has an acknowledgement to get waits after the last message it
+    /// got about the document. Typists are acknowledged at most this often.
+    pub acknowledge_after: Duration,
+    /// How long a document rests after telling its sessions the news, for each session it told.
+    /// Changes that arrive meanwhile go out in one message.
+    pub rest_per_session: Duration,
+    /// The longest such rest.
+    pub rest_max: Duration,
+    /// How long a document has to be quiet before its newest changes are verified with the CRDT.
+    pub verify_after: Duration,
+    /// Verification of a document takes at most one part in this many of a core's time.
+    pub verify_share: u32,
+    /// A tail of this many bytes, or of a quarter of the snapshot if that is more, is compacted.
+    pub compact_tail_bytes: usize,
+    /// How many bytes of changes behind the snapshot are kept one by one, per document, so that a
+    /// client that was away gets exactly what it lacks.
+    pub retain_bytes: usize,
+    /// How long they are kept.
+    pub retain_age: Duration,
+    /// How long a document that no session has open stays in memory.
+    pub idle_after: Duration,
+    /// How much memory documents may take, per shard, before those at rest leave it.
+    pub memory_bytes: usize,
+    /// How much one message may make us spend on reading it.
+    pub chunks: history::chunk::Limits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            session_bytes_in_flight: 256 << 10,
+            presence_bytes_in_flight: 128 << 10,
+            documents_per_session: 100_000,
+            waiting_messages: 64,
+            subscriptions_per_session: 1_000,
+            gossip_stores_per_document: 1_000,
+            acknowledge_after: Duration::from_millis(50),
+            rest_per_session: Duration::from_micros(40),
+            rest_max: Duration::from_millis(100),
+            verify_after: Duration::from_secs(2),
+            verify_share: 20,
+            compact_tail_bytes: 64 << 10,
+            retain_bytes: 1 << 20,
+            retain_age: Duration::from_secs(7 * 24 * 3600),
+            idle_after: Duration::from_secs(10),
+            memory_bytes: 128 << 20,
+            chunks: history::chunk::Limits::default(),
+        }
+    }
+}

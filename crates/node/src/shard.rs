@@ -1,0 +1,321 @@
+//! One shard: the documents whose ids hash to it, and the part of each session that concerns them.
+
+use std::collections::{BTreeMap, btree_map};
+use std::sync::Arc;
+use std::time::Duration;
+
+use history::graph::Position;
+use model::{DocumentId, PeerId, StorageId};
+use store::Store;
+use wire::Tail;
+
+use crate::context::Context;
+use crate::document::Document;
+use crate::rows;
+use crate::session::Session;
+use crate::{
+    ArchiveResult, BatchId, CloseReason, DocumentMessage, Effect, Event, JobId, Limits, Now,
+    SessionId,
+};
+
+/// How often a shard looks whether its documents take more memory than they may.
+const MEMORY_CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a server calls itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// `senderId` of everything it sends; the same for the life of the process.
+    pub peer: PeerId,
+    /// `storageId`: names the store, so it is the same as long as that lives.
+    pub storage: StorageId,
+}
+
+/// What a shard has done so far, and has now. Counts only ever grow, except where said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Messages about documents that came in.
+    pub messages_in: u64,
+    /// Changes that were appended to a log.
+    pub changes_in: u64,
+    /// Changes that were sent one by one, counted once per receiver; snapshots count what they hold.
+    pub changes_out: u64,
+    /// Messages that carried a snapshot.
+    pub snapshots_out: u64,
+    /// Frames sent.
+    pub frames_out: u64,
+    /// Bytes of those.
+    pub bytes_out: u64,
+    /// Presence messages passed on, once per receiver.
+    pub presence_out: u64,
+    /// Presence messages not passed on because the receiver was behind.
+    pub presence_dropped: u64,
+    /// Changes refused.
+    pub refused: u64,
+    /// Changes set aside after they had been taken in.
+    pub died: u64,
+    /// Changes that only the CRDT could judge.
+    pub slow_lane: u64,
+    /// Jobs given to the archive.
+    pub archive_jobs: u64,
+    /// Jobs the archive has not finished (goes up and down).
+    pub archive_queue: u64,
+    /// Logs read from the store.
+    pub documents_loaded: u64,
+    /// Documents known here at the moment (goes up and down).
+    pub documents: u64,
+    /// About how many bytes their logs take in memory, as of the last check (goes up and down).
+    pub memory_bytes: u64,
+}
+
+/// The documents of one shard and everything about them.
+pub struct Shard {
+    ctx: Context,
+    documents: BTreeMap<DocumentId, Document>,
+    /// Batches of new changes on their way, with how far they take each log.
+    committing: BTreeMap<BatchId, Vec<(DocumentId, Position)>>,
+    memory_checked: Duration,
+}
+
+impl Shard {
+    /// A shard over a store. It reads from the store; what it wants written are effects.
+    pub fn new(me: Identity, limits: Limits, store: Arc<dyn Store>) -> Self {
+        Self {
+            ctx: Context::new(me, limits, store),
+            documents: BTreeMap::new(),
+            committing: BTreeMap::new(),
+            memory_checked: Duration::ZERO,
+        }
+    }
+
+    /// Takes in something that happened. Effects may be waiting afterwards.
+    ///
+    /// New changes stay here until [`Shard::flush`], so that many events make one batch.
+    pub fn handle(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Opened { session, peer, storage } => {
+                self.ctx.sessions.insert(session, Session::new(peer, storage));
+            }
+            Event::Closed { session } => self.closed(session),
+            Event::Message { session, document, message } => {
+                self.message(now, session, document, message);
+            }
+            Event::Subscribed { session, add, remove } => {
+                self.subscribed(now, session, &add, &remove);
+            }
+            Event::Written { session, bytes } => self.written(now, session, bytes),
+            Event::Committed { batch } => self.committed(now, batch),
+            Event::Archived { job, result, took } => self.archived(now, job, *result, took),
+        }
+    }
+
+    /// Sends all new changes on their way to the store, as one batch.
+    pub fn flush(&mut self, now: Now) {
+        if self.ctx.staged.is_empty() {
+            return;
+        }
+        let (mut writes, mut ends) = (Vec::new(), Vec::new());
+        for id in std::mem::take(&mut self.ctx.staged) {
+            let Some(document) = self.documents.get_mut(&id) else { continue };
+            let (from, to) = (document.submitted, document.history.len());
+            let changes = (from..to).filter_map(|position| document.history.resident(position));
+            rows::put_log(&id, from, now.wall_ms, changes, &mut writes);
+            if document.meta.is_none() {
+                let meta = rows::Meta { created_ms: now.wall_ms, ..rows::Meta::default() };
+                writes.push(rows::put_meta(&id, meta));
+                document.meta = Some(meta);
+            }
+            document.submitted = to;
+            self.ctx.counters.changes_in += u64::from(to - from);
+            ends.push((id, to));
+        }
+        let batch = self.ctx.next_batch();
+        self.committing.insert(batch, ends);
+        self.ctx.effects.push_back(Effect::Commit { batch, writes });
+    }
+
+    /// Does what has become due by the passing of time.
+    pub fn tick(&mut self, now: Now) {
+        while let Some(id) = self.ctx.take_alarm(now.running) {
+            let btree_map::Entry::Occupied(mut entry) = self.documents.entry(id) else { continue };
+            let document = entry.get_mut();
+            document.alarm_rang();
+            document.tick(&mut self.ctx, now);
+            if document.may_go(&self.ctx.limits, now) {
+                document.disarm(&mut self.ctx);
+                entry.remove();
+            }
+        }
+        if now.running >= self.memory_checked + MEMORY_CHECK_EVERY {
+            self.memory_checked = now.running;
+            self.save_memory(now);
+        }
+    }
+
+    /// When [`Shard::tick`] has something to do next. May be earlier after any other call.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let memory = (!self.documents.is_empty()).then(|| self.memory_checked + MEMORY_CHECK_EVERY);
+        [self.ctx.next_alarm(), memory].into_iter().flatten().min()
+    }
+
+    /// The next thing to be done. Call until there is none.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.ctx.effects.pop_front()
+    }
+
+    /// What the shard has done so far.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            documents: self.documents.len() as u64,
+            archive_queue: self.ctx.jobs_under_way() as u64,
+            ..self.ctx.counters
+        }
+    }
+
+    /// Whether everything that was taken in has been committed.
+    pub fn is_settled(&self) -> bool {
+        self.ctx.staged.is_empty() && self.committing.is_empty()
+    }
+
+    fn message(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        id: DocumentId,
+        message: DocumentMessage,
+    ) {
+        self.ctx.counters.messages_in += 1;
+        let Some(known) = self.ctx.sessions.get_mut(&session) else { return };
+        if known.closing {
+            return;
+        }
+        match message {
+            DocumentMessage::Sync { data } => {
+                let max = self.ctx.limits.documents_per_session;
+                if !known.documents.contains(&id) {
+                    if known.documents.len() >= max {
+                        let what = "documents on one connection";
+                        return self.ctx.close(session, CloseReason::TooMany { what, max });
+                    }
+                    known.documents.insert(id.clone());
+                }
+                let document =
+                    self.documents.entry(id).or_insert_with_key(|id| Document::new(id.clone()));
+                if let Err(error) = document.wake(&mut self.ctx) {
+                    let reason = CloseReason::Unreadable { document: document.id.clone() };
+                    self.ctx.close(session, reason);
+                    return document.unreadable(&mut self.ctx, error);
+                }
+                document.receive(&mut self.ctx, session, data, now);
+                document.arm(&mut self.ctx, now);
+            }
+            DocumentMessage::Ephemeral { author, stream, count, data } => {
+                if let Some(document) = self.documents.get_mut(&id) {
+                    document.touched = now.running;
+                    let tail = Tail::ephemeral(&id, &stream, count, &data);
+                    document.relay(&mut self.ctx, session, &tail, &author);
+                }
+            }
+            DocumentMessage::Unavailable => {}
+        }
+    }
+
+    fn subscribed(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        add: &[StorageId],
+        remove: &[StorageId],
+    ) {
+        let Some(known) = self.ctx.sessions.get_mut(&session) else { return };
+        for storage in remove {
+            known.subscriptions.remove(storage);
+        }
+        known.subscriptions.extend(add.iter().cloned());
+        let max = self.ctx.limits.subscriptions_per_session;
+        if known.subscriptions.len() > max {
+            let what = "subscriptions to the heads of stores";
+            return self.ctx.close(session, CloseReason::TooMany { what, max });
+        }
+        for id in known.documents.clone() {
+            if let Some(document) = self.documents.get_mut(&id)
+                && document.wake(&mut self.ctx).is_ok()
+            {
+                document.subscribed(&mut self.ctx, session, add, now);
+            }
+        }
+    }
+
+    fn closed(&mut self, session: SessionId) {
+        let Some(known) = self.ctx.sessions.remove(&session) else { return };
+        for id in known.documents {
+            if let Some(document) = self.documents.get_mut(&id) {
+                document.leave(session);
+            }
+        }
+    }
+
+    fn written(&mut self, now: Now, session: SessionId, bytes: usize) {
+        let Some(known) = self.ctx.sessions.get_mut(&session) else { return };
+        known.in_flight = known.in_flight.saturating_sub(bytes);
+        if known.in_flight > self.ctx.limits.session_bytes_in_flight / 2 {
+            return;
+        }
+        for id in std::mem::take(&mut known.waiting) {
+            if let Some(document) = self.documents.get_mut(&id) {
+                match document.wake(&mut self.ctx) {
+                    Ok(()) => document.speak(&mut self.ctx, session, now),
+                    Err(error) => document.unreadable(&mut self.ctx, error),
+                }
+                document.arm(&mut self.ctx, now);
+            }
+        }
+    }
+
+    fn committed(&mut self, now: Now, batch: BatchId) {
+        for (id, end) in self.committing.remove(&batch).unwrap_or_default() {
+            if let Some(document) = self.documents.get_mut(&id) {
+                document.committed(&mut self.ctx, end, now);
+            }
+        }
+        if let Some((id, kind)) = self.ctx.upkeep_batches.remove(&batch)
+            && let Some(document) = self.documents.get_mut(&id)
+        {
+            document.upkeep_committed(&mut self.ctx, kind, now);
+        }
+    }
+
+    fn archived(&mut self, now: Now, job: JobId, result: ArchiveResult, took: Duration) {
+        if let Some(id) = self.ctx.job_done(job)
+            && let Some(document) = self.documents.get_mut(&id)
+        {
+            document.archived(&mut self.ctx, job, result, took, now);
+        }
+    }
+
+    /// Logs that nobody has used for longest leave memory first.
+    fn save_memory(&mut self, now: Now) {
+        let memory = |document: &Document| document.history.memory_bytes();
+        let mut total: usize = self.documents.values().map(memory).sum();
+        if total > self.ctx.limits.memory_bytes {
+            let mut resting: Vec<_> = self
+                .documents
+                .values()
+                .filter(|document| document.awake && document.may_rest())
+                .map(|document| (document.touched, document.id.clone()))
+                .collect();
+            resting.sort_unstable();
+            for (_, id) in resting {
+                if total <= self.ctx.limits.memory_bytes {
+                    break;
+                }
+                if let Some(document) = self.documents.get_mut(&id) {
+                    total -= memory(document);
+                    document.rest();
+                    document.forget_made();
+                    document.arm(&mut self.ctx, now);
+                }
+            }
+        }
+        self.ctx.counters.memory_bytes = total as u64;
+    }
+}

@@ -1,0 +1,344 @@
+//! What a document needs besides its peers: to be verified, compacted, and to leave memory.
+//!
+//! One job of the archive does the first two: it puts the tail on top of the snapshot, saves, loads
+//! what it saved and reads it. If the tail is long enough, what it saved becomes the snapshot. If
+//! something does not fit, that change and all that builds on it are buried: set aside for the
+//! operator, and never spoken of again.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use archive::{Answer, Failure, Job};
+use history::chunk::Change;
+use history::graph::Position;
+use history::{History, index};
+use model::Heads;
+use store::Write;
+
+use crate::context::Context;
+use crate::document::Document;
+use crate::rows::{self, LoadError, Meta};
+use crate::{ArchiveFailure, ArchiveResult, JobId, Limits, Now, Report};
+
+/// With more index segments than this, the next compaction writes one that replaces them all.
+const INDEX_SEGMENTS_MAX: usize = 8;
+/// How long to leave a document alone after the archive could not look at it.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// Where a document stands with the archive.
+#[derive(Debug, Default)]
+pub(crate) struct Upkeep {
+    work: Option<Work>,
+    /// The CRDT has taken everything below this and given it back.
+    verified: Position,
+    not_before: Duration,
+}
+
+#[derive(Debug)]
+enum Work {
+    /// The archive is at it.
+    Verifying { job: JobId, covers: Position, heads: Heads, directory: Option<Vec<u8>> },
+    /// The snapshot is on its way to the store.
+    Compacting { meta: Meta },
+    /// What does not fit is being set aside; nothing else happens meanwhile.
+    Burying,
+}
+
+impl Upkeep {
+    pub(crate) fn loaded(&mut self, history: &History) {
+        // What a snapshot covers was verified when the snapshot was made.
+        self.verified = self.verified.max(history.base());
+    }
+
+    pub(crate) fn is_burying(&self) -> bool {
+        matches!(self.work, Some(Work::Burying))
+    }
+
+    fn is_idle(&self) -> bool {
+        self.work.is_none()
+    }
+}
+
+/// A batch that upkeep asked for, told apart from batches of new changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UpkeepBatch {
+    Compaction,
+    Burial,
+}
+
+impl Document {
+    /// When upkeep has something to do next, if nothing else happens.
+    pub(crate) fn upkeep_due(&self, limits: &Limits) -> Option<Duration> {
+        if !self.awake || !self.upkeep.is_idle() {
+            return None;
+        }
+        if self.upkeep.verified < self.history.len() {
+            return Some((self.touched + limits.verify_after).max(self.upkeep.not_before));
+        }
+        self.peers.is_empty().then_some(self.touched + limits.idle_after)
+    }
+
+    /// Starts what is due.
+    pub(crate) fn keep_up(&mut self, ctx: &mut Context, now: Now) {
+        if !self.awake || !self.upkeep.is_idle() || self.history.durable() < self.history.len() {
+            return;
+        }
+        let long = self.history.resident_bytes() >= 8 * self.compact_at(&ctx.limits);
+        let quiet = now.running >= self.touched + ctx.limits.verify_after;
+        let due = self.upkeep.verified < self.history.durable()
+            && now.running >= self.upkeep.not_before
+            && (quiet || long);
+        if due && let Err(error) = self.verify(ctx) {
+            self.upkeep.not_before = now.running + RETRY_AFTER;
+            ctx.report(Report::Unreadable { document: self.id.clone(), error });
+        }
+    }
+
+    /// Whether the document may leave memory altogether.
+    pub(crate) fn may_go(&self, limits: &Limits, now: Now) -> bool {
+        self.peers.is_empty() && self.may_rest() && now.running >= self.touched + limits.idle_after
+    }
+
+    /// Whether the log may leave memory, to be read again when it is needed.
+    pub(crate) fn may_rest(&self) -> bool {
+        self.upkeep.is_idle()
+            && self.history.durable() == self.history.len()
+            && (self.upkeep.verified >= self.history.len() || !self.awake)
+    }
+
+    /// The log leaves memory; standings stay, because positions stay.
+    pub(crate) fn rest(&mut self) {
+        self.history = History::default();
+        self.awake = false;
+    }
+
+    /// The archive has finished verifying.
+    pub(crate) fn upkeep_done(
+        &mut self,
+        ctx: &mut Context,
+        job: JobId,
+        result: ArchiveResult,
+        took: Duration,
+        now: Now,
+    ) {
+        let work = self.upkeep.work.take_if(
+            |work| matches!(work, Work::Verifying { job: this, .. } if *this == job),
+        );
+        let Some(Work::Verifying { covers, heads, directory, .. }) = work else { return };
+        self.upkeep.not_before = now.running + took * ctx.limits.verify_share;
+        match result {
+            Ok(Answer::Compacted(compacted)) if compacted.heads == heads => {
+                self.upkeep.verified = covers;
+                if let Some(directory) = directory {
+                    let done = self.compact(ctx, covers, directory, compacted.snapshot, now);
+                    if let Err(error) = done {
+                        ctx.report(Report::Unreadable { document: self.id.clone(), error });
+                    }
+                }
+            }
+            Ok(_) => self.not_verified(ctx, now, "it came back with other heads".to_owned()),
+            Err(ArchiveFailure::Job(Failure::Change { index, reason, .. })) => {
+                let culprit = self.history.base() + index as Position;
+                if let Err(error) = self.bury(ctx, culprit, reason.to_string()) {
+                    ctx.report(Report::Unreadable { document: self.id.clone(), error });
+                }
+            }
+            Err(failure) => self.not_verified(ctx, now, failure.to_string()),
+        }
+    }
+
+    /// A batch that upkeep asked for is durable.
+    pub(crate) fn upkeep_committed(&mut self, ctx: &mut Context, batch: UpkeepBatch, now: Now) {
+        match (batch, self.upkeep.work.take()) {
+            (UpkeepBatch::Compaction, Some(Work::Compacting { meta })) => {
+                self.history.compacted(meta.base, meta.raw_from);
+                self.meta = Some(meta);
+                ctx.report(Report::Compacted {
+                    document: self.id.clone(),
+                    changes: meta.base,
+                    bytes: meta.snapshot_bytes as usize,
+                });
+            }
+            (UpkeepBatch::Burial, Some(Work::Burying)) => self.reopen(ctx, now),
+            (_, work) => self.upkeep.work = work,
+        }
+        self.tick(ctx, now);
+    }
+
+    fn compact_at(&self, limits: &Limits) -> usize {
+        let snapshot = self.meta.map_or(0, |meta| meta.snapshot_bytes);
+        limits.compact_tail_bytes.max(snapshot as usize / 4)
+    }
+
+    fn verify(&mut self, ctx: &mut Context) -> Result<(), LoadError> {
+        let covers = self.history.durable();
+        let directory = if self.history.resident_bytes() >= self.compact_at(&ctx.limits) {
+            if self.history.directory().is_none() {
+                let meta = self.meta.unwrap_or_default();
+                self.history.install_directory(rows::directory(&*ctx.store, &self.id, meta)?);
+            }
+            // As it is now: what is added while the archive works belongs to the tail.
+            self.history.directory().map(|directory| directory.encode())
+        } else {
+            None
+        };
+        let changes = (self.history.base()..covers)
+            .filter_map(|position| self.history.resident(position))
+            .map(|change| change.bytes().to_vec())
+            .collect();
+        let snapshot = self.snapshot(ctx)?;
+        let job = ctx.archive(&self.id, Job::Compact { snapshot, changes });
+        let heads = self.history.heads().clone();
+        self.upkeep.work = Some(Work::Verifying { job, covers, heads, directory });
+        Ok(())
+    }
+
+    fn not_verified(&mut self, ctx: &mut Context, now: Now, reason: String) {
+        self.upkeep.not_before = now.running + RETRY_AFTER;
+        ctx.report(Report::Unverified { document: self.id.clone(), reason });
+    }
+
+    /// Writes the snapshot with all that belongs to it, and deletes exactly what it replaces and
+    /// retention does not hold.
+    fn compact(
+        &mut self,
+        ctx: &mut Context,
+        covers: Position,
+        directory: Vec<u8>,
+        snapshot: Vec<u8>,
+        now: Now,
+    ) -> Result<(), LoadError> {
+        let old = self.meta.unwrap_or_default();
+        let (id, store) = (&self.id, ctx.store.clone());
+        let mut writes = Vec::new();
+
+        let segments = rows::index_segments(&*store, id)?;
+        let from = if segments.len() >= INDEX_SEGMENTS_MAX {
+            writes.extend(segments.iter().skip(1).map(|start| rows::delete_index(id, *start)));
+            0
+        } else {
+            old.base
+        };
+        writes.push(rows::put_index(id, from, index::encode(self.history.graph(), from, covers)));
+        writes.push(rows::put_directory(id, directory));
+
+        let raw_from = self.retain(ctx, covers, now)?;
+        let kept = old.base.max(raw_from)..covers;
+        for row in rows::log_rows(&*store, id, old.raw_from, covers)? {
+            // Old rows go or stay as they are; new ones are written again, many changes to a row.
+            if row.position < raw_from || (row.position >= old.base && row.position != kept.start) {
+                writes.push(rows::delete_log(id, row.position));
+            }
+        }
+        let resident: Vec<Change> =
+            kept.clone().filter_map(|at| self.history.resident(at)).cloned().collect();
+        rows::put_log(id, kept.start, now.wall_ms, &resident, &mut writes);
+
+        let meta = Meta { base: covers, raw_from, snapshot_bytes: snapshot.len() as u64, ..old };
+        writes.push(rows::put_snapshot(id, snapshot));
+        writes.push(rows::put_meta(id, meta));
+        self.upkeep.work = Some(Work::Compacting { meta });
+        ctx.commit_upkeep(&self.id, UpkeepBatch::Compaction, writes);
+        Ok(())
+    }
+
+    /// From where on changes stay one by one: the newest, up to a size and an age, in whole rows.
+    fn retain(
+        &self,
+        ctx: &Context,
+        covers: Position,
+        now: Now,
+    ) -> Result<Position, LoadError> {
+        let old = self.meta.unwrap_or_default();
+        let oldest = now.wall_ms.saturating_sub(ctx.limits.retain_age.as_millis() as u64);
+        let mut left = ctx.limits.retain_bytes;
+        let mut raw_from = covers;
+        if ctx.limits.retain_age.is_zero() {
+            return Ok(raw_from);
+        }
+        for position in (old.base..covers).rev() {
+            let bytes = self.history.resident(position).map_or(0, |change| change.bytes().len());
+            match left.checked_sub(bytes) {
+                Some(rest) => left = rest,
+                None => return Ok(raw_from),
+            }
+            raw_from = position;
+        }
+        for row in rows::log_rows(&*ctx.store, &self.id, old.raw_from, old.base)?.iter().rev() {
+            match left.checked_sub(row.bytes) {
+                Some(rest) if row.written_ms >= oldest => left = rest,
+                _ => break,
+            }
+            raw_from = row.position;
+        }
+        Ok(raw_from)
+    }
+
+    /// Sets a change that does not fit aside, and all that builds on it.
+    fn bury(
+        &mut self,
+        ctx: &mut Context,
+        culprit: Position,
+        reason: String,
+    ) -> Result<(), LoadError> {
+        if self.history.durable() < self.history.len() {
+            // Changes are on their way to the store; the next verification comes back to this.
+            return Ok(());
+        }
+        let graph = self.history.graph();
+        let mut dead = BTreeSet::from([culprit]);
+        for position in culprit + 1..self.history.len() {
+            if graph.deps(position).iter().any(|dep| dead.contains(dep)) {
+                dead.insert(position);
+            }
+        }
+        let base = self.history.base();
+        let mut writes: Vec<Write> = rows::log_rows(&*ctx.store, &self.id, base, self.history.len())?
+            .iter()
+            .map(|row| rows::delete_log(&self.id, row.position))
+            .collect();
+        let mut living = Vec::new();
+        for position in base..self.history.len() {
+            let Some(change) = self.history.resident(position) else { continue };
+            if dead.contains(&position) {
+                let why = if position == culprit {
+                    reason.clone()
+                } else {
+                    format!("builds on {}", graph.hash(culprit))
+                };
+                writes.push(rows::put_dead(&self.id, &change.hash(), &why, change.bytes()));
+            } else {
+                living.push(change.clone());
+            }
+        }
+        // What is deleted and put again in one batch stays: writes are applied in order.
+        rows::put_log(&self.id, base, 0, &living, &mut writes);
+        ctx.counters.died += dead.len() as u64;
+        ctx.report(Report::Died {
+            document: self.id.clone(),
+            change: graph.hash(culprit),
+            descendants: dead.len() - 1,
+            reason,
+        });
+        self.upkeep.work = Some(Work::Burying);
+        ctx.commit_upkeep(&self.id, UpkeepBatch::Burial, writes);
+        Ok(())
+    }
+
+    /// Reads the log again after a burial. Positions have changed, so every standing starts over.
+    fn reopen(&mut self, ctx: &mut Context, now: Now) {
+        self.rest();
+        self.upkeep = Upkeep::default();
+        if let Err(error) = self.wake(ctx) {
+            return self.unreadable(ctx, error);
+        }
+        for peer in self.peers.values_mut() {
+            peer.standing.restart(&self.history);
+        }
+        self.forget_made();
+        for session in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.take_waiting(ctx, session, now);
+        }
+        self.tell(ctx, now);
+    }
+}
