@@ -62,7 +62,7 @@ pub enum Key<'a> {
 
 /// One operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Operation<'a> {
+pub struct Operation<'a, 'p> {
     /// Its Lamport counter. With the author of the change it is the operation's id.
     pub counter: u64,
     /// The object that it changes; `None` is the root map.
@@ -74,7 +74,7 @@ pub struct Operation<'a> {
     /// What it does.
     pub action: Action,
     /// What it replaces, in the order of the chunk.
-    pub predecessors: &'a [OpRef],
+    pub predecessors: &'p [OpRef],
 }
 
 /// Reads the operations of one change.
@@ -161,7 +161,7 @@ impl<'a> Operations<'a> {
     /// When the columns do not hold one. A change that came out of
     /// [`read_chunks`](super::read_chunks) never errs here.
     #[expect(clippy::should_implement_trait, reason = "it lends its predecessors")]
-    pub fn next(&mut self) -> Result<Option<Operation<'_>>, ChunkError> {
+    pub fn next(&mut self) -> Result<Option<Operation<'a, '_>>, ChunkError> {
         if self.next == self.end {
             return Ok(None);
         }
