@@ -67,6 +67,30 @@ pub struct Counters {
     pub memory_bytes: u64,
 }
 
+impl Counters {
+    /// The counters of two shards, added up.
+    pub fn plus(self, other: &Self) -> Self {
+        Self {
+            messages_in: self.messages_in + other.messages_in,
+            changes_in: self.changes_in + other.changes_in,
+            changes_out: self.changes_out + other.changes_out,
+            snapshots_out: self.snapshots_out + other.snapshots_out,
+            frames_out: self.frames_out + other.frames_out,
+            bytes_out: self.bytes_out + other.bytes_out,
+            presence_out: self.presence_out + other.presence_out,
+            presence_dropped: self.presence_dropped + other.presence_dropped,
+            refused: self.refused + other.refused,
+            died: self.died + other.died,
+            slow_lane: self.slow_lane + other.slow_lane,
+            archive_jobs: self.archive_jobs + other.archive_jobs,
+            archive_queue: self.archive_queue + other.archive_queue,
+            documents_loaded: self.documents_loaded + other.documents_loaded,
+            documents: self.documents + other.documents,
+            memory_bytes: self.memory_bytes + other.memory_bytes,
+        }
+    }
+}
+
 /// The documents of one shard and everything about them.
 pub struct Shard {
     ctx: Context,

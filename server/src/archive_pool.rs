@@ -1,0 +1,140 @@
+//! A bounded pool of worker processes in which documents are opened with Automerge.
+
+use std::ffi::OsString;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use archive::{Answer, Culprit, Failure, How, Job, Reason, Stage, Worker, WorkerConfig, WorkerError};
+use node::{ArchiveFailure, ArchiveResult, Event, JobId};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::config::ArchiveConfig;
+use crate::metrics::Metrics;
+
+/// The hidden subcommand that is a worker.
+pub const WORKER_COMMAND: &str = "archive-worker";
+/// The stack of a worker's job thread.
+const STACK_BYTES: u64 = 16 << 20;
+/// How many further jobs may be spent on finding out which change killed a worker.
+const CULPRIT_ASKS_MAX: usize = 24;
+/// A worker that has had nothing to do for so long ends, and its memory with it.
+const REST_AFTER: Duration = Duration::from_secs(30);
+
+/// A job on its way, and whom to tell what came of it.
+pub struct Request {
+    /// Its name.
+    pub job: JobId,
+    /// The job.
+    pub task: Box<Job>,
+    /// The shard that asked.
+    pub done: UnboundedSender<Event>,
+}
+
+/// A way to the pool. How much waits here is bounded by the shards: one job per document, or per
+/// message that waits for it.
+pub type Submit = Sender<Request>;
+
+/// Starts the pool. It ends when every way to it is gone.
+pub fn start(config: &ArchiveConfig, metrics: &Arc<Metrics>) -> std::io::Result<Submit> {
+    let program = std::env::current_exe()?;
+    let worker = WorkerConfig {
+        program,
+        args: vec![OsString::from(WORKER_COMMAND)],
+        memory_bytes_max: config.memory_mib << 20,
+        stack_bytes: STACK_BYTES,
+        job_seconds_max: config.job_seconds,
+    };
+    let (submit, requests) = channel();
+    let requests = Arc::new(Mutex::new(requests));
+    for n in 0..config.workers {
+        let (requests, worker, metrics) = (requests.clone(), worker.clone(), metrics.clone());
+        std::thread::Builder::new()
+            .name(format!("archive-{n}"))
+            .spawn(move || work(&requests, &worker, &metrics))?;
+    }
+    Ok(submit)
+}
+
+fn work(requests: &Mutex<Receiver<Request>>, config: &WorkerConfig, metrics: &Metrics) {
+    let mut worker: Option<Worker> = None;
+    loop {
+        let next = {
+            let requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
+            requests.recv_timeout(REST_AFTER)
+        };
+        let request = match next {
+            Ok(request) => request,
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+                worker = None;
+                continue;
+            }
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return,
+        };
+        let started = Instant::now();
+        let result = match worker.take().map_or_else(|| Worker::spawn(config), Ok) {
+            Ok(ready) => ask(worker.insert(ready), &request.task),
+            Err(error) => Err(ArchiveFailure::Unavailable(error.to_string())),
+        };
+        let took = started.elapsed();
+        metrics.archived(took, result.is_ok());
+        let _ = request.done.send(Event::Archived { job: request.job, result: Box::new(result), took });
+    }
+}
+
+fn ask(worker: &mut Worker, job: &Job) -> ArchiveResult {
+    match worker.ask(job) {
+        Ok(answer) => Ok(answer),
+        Err(WorkerError::Job(failure)) => Err(failure.into()),
+        Err(WorkerError::Died { after, status, .. }) => {
+            tracing::warn!(%status, "an archive worker died of a job");
+            blame(worker, job, after)
+        }
+        Err(WorkerError::TimedOut { after, seconds }) => {
+            tracing::warn!(seconds, "an archive worker was killed, its job took too long");
+            blame(worker, job, after)
+        }
+        Err(other) => Err(ArchiveFailure::Unavailable(other.to_string())),
+    }
+}
+
+/// Finds the change that killed a worker, so that it is refused and not tried again and again.
+fn blame(worker: &mut Worker, job: &Job, after: Option<archive::Progress>) -> ArchiveResult {
+    let unavailable = |what: String| Err(ArchiveFailure::Unavailable(what));
+    match worker.find_culprit(job, after, CULPRIT_ASKS_MAX) {
+        Ok(Culprit::One { index, how }) => match job {
+            Job::Judge { candidates, .. } => {
+                // What comes after the one that kills cannot be judged on top of it.
+                let verdicts = (0..candidates.len()).map(|candidate| {
+                    if candidate < index { Ok(()) } else { Err(reason(&how)) }
+                });
+                Ok(Answer::Judged(verdicts.collect()))
+            }
+            _ => Err(Failure::Change { index, hash: None, reason: reason(&how) }.into()),
+        },
+        Ok(Culprit::Base(how)) => match job {
+            Job::Expand { .. } => Err(Failure::Chunk { at_bytes: 0, reason: reason(&how) }.into()),
+            _ => unavailable(format!("without any of the changes it {}", reason(&how))),
+        },
+        Ok(Culprit::TooBig { .. }) => {
+            unavailable("the document is too big for the limits of a worker".to_owned())
+        }
+        Ok(Culprit::Within(range)) => {
+            unavailable(format!("something in changes {range:?} kills a worker"))
+        }
+        Ok(Culprit::None) => unavailable("a worker died, and not of this job".to_owned()),
+        Err(error) => unavailable(error.to_string()),
+    }
+}
+
+fn reason(how: &How) -> Reason {
+    match how {
+        How::Refused(reason) => reason.clone(),
+        How::Kills(status) => {
+            Reason::Panicked { stage: Stage::Apply, message: format!("killed its process ({status})") }
+        }
+        How::TakesTooLong => {
+            Reason::Panicked { stage: Stage::Apply, message: "takes too long".to_owned() }
+        }
+    }
+}

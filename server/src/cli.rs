@@ -1,0 +1,80 @@
+//! The command line. Its words are a contract: scripts depend on them.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::archive_pool::WORKER_COMMAND;
+use crate::config::{Config, Flags, LogFormat};
+use crate::exit::Failure;
+use crate::serve;
+
+/// A CRDT document sync server: Automerge documents, kept durably, for stock automerge-repo clients.
+///
+/// Exit codes: 0 all is well; 1 something was found (damage, nothing to import); 2 the command line
+/// or the configuration makes no sense; 3 the store cannot be opened; 4 the store failed while the
+/// server ran; 5 the address cannot be listened on.
+#[derive(Parser)]
+#[command(name = "tributary", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a region; what plain `tributary` does
+    Serve {
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Prints the configuration that is in force, as a config file
+    CheckConfig {
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Opens documents for the server, in a process with limits of its own
+    #[command(name = WORKER_COMMAND, hide = true)]
+    ArchiveWorker,
+}
+
+/// Does what the command line says.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // clap exits with 2 for mistakes and 0 for --help, as ours would.
+        Err(error) => error.exit(),
+    };
+    let result = match cli.command.unwrap_or(Command::Serve { flags: cli.flags }) {
+        Command::ArchiveWorker => {
+            return archive::worker::serve(std::io::stdin(), std::io::stdout()).exit_code();
+        }
+        Command::Serve { flags } => load(&flags).and_then(|config| {
+            start_log(&config);
+            serve::run(&config)
+        }),
+        Command::CheckConfig { flags } => load(&flags).map(|config| print!("{}", config.to_toml())),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("tributary: {failure}");
+            failure.code()
+        }
+    }
+}
+
+fn load(flags: &Flags) -> Result<Config, Failure> {
+    Config::load(flags).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+fn start_log(config: &Config) {
+    let filter = tracing_subscriber::EnvFilter::new(&config.log.filter);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}

@@ -1,0 +1,110 @@
+//! HTTP: the page, the health checks, the figures, and the way in for WebSockets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use tokio_util::task::TaskTracker;
+
+use crate::socket::{self, Surroundings};
+
+/// Small buffers: axum's defaults cost 134 KB a connection, these about 6.
+const READ_BUFFER_BYTES: usize = 4 << 10;
+const WRITE_BUFFER_BYTES: usize = 4 << 10;
+
+/// What the handlers share.
+pub struct Site {
+    /// What a connection needs.
+    pub around: Arc<Surroundings>,
+    /// The name of the region.
+    pub region: String,
+    /// The largest message.
+    pub frame_bytes_max: usize,
+    /// Whether new connections are welcome: not before the store is open, not when it has failed,
+    /// not while the server is stopping.
+    pub ready: AtomicBool,
+    /// The tasks of connections.
+    pub connections: TaskTracker,
+}
+
+/// All routes.
+pub fn router(site: Arc<Site>) -> Router {
+    Router::new()
+        .route("/", get(root))
+        .route("/sync", get(upgrade))
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(site)
+}
+
+type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
+async fn root(State(site): State<Arc<Site>>, headers: HeaderMap, ws: Upgrade) -> Response {
+    let wants_websocket = headers.contains_key(header::UPGRADE);
+    if wants_websocket { accept(&site, ws) } else { page(&site, &headers).into_response() }
+}
+
+async fn upgrade(State(site): State<Arc<Site>>, ws: Upgrade) -> Response {
+    accept(&site, ws)
+}
+
+fn accept(site: &Arc<Site>, ws: Upgrade) -> Response {
+    let ws = match ws {
+        Ok(ws) => ws,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let place = site.around.machine.admit();
+    let Some(place) = place.filter(|_| site.ready.load(Ordering::Relaxed)) else {
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], "no room\n")
+            .into_response();
+    };
+    let (around, connections) = (site.around.clone(), site.connections.clone());
+    ws.read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        // A message is written whole, so the largest must fit on top of what is buffered.
+        .max_write_buffer_size(usize::MAX)
+        .max_message_size(site.frame_bytes_max)
+        .max_frame_size(site.frame_bytes_max)
+        .on_upgrade(move |socket| connections.track_future(socket::serve(socket, around, place)))
+}
+
+async fn readyz(State(site): State<Arc<Site>>) -> Response {
+    if site.ready.load(Ordering::Relaxed) {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+    }
+}
+
+async fn metrics(State(site): State<Arc<Site>>) -> Response {
+    let machine = &site.around.machine;
+    let text =
+        site.around.metrics.encode(&machine.counters(), machine.sessions(), machine.uptime());
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+fn page(site: &Site, headers: &HeaderMap) -> Html<String> {
+    let machine = &site.around.machine;
+    let counters = machine.counters();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    // What a client sends as its host is shown, so nothing but a host may be in it.
+    let host: String =
+        host.chars().filter(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(*c)).collect();
+    let page = include_str!("page.html")
+        .replace("{region}", &site.region)
+        .replace("{version}", env!("CARGO_PKG_VERSION"))
+        .replace("{host}", &host)
+        .replace("{sessions}", &machine.sessions().to_string())
+        .replace("{documents}", &counters.documents.to_string())
+        .replace("{changes}", &counters.changes_in.to_string())
+        .replace("{uptime}", &format!("{} s", machine.uptime().as_secs()));
+    Html(page)
+}

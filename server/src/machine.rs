@@ -1,0 +1,436 @@
+//! The running machine: shards in tasks, and the way to them.
+//!
+//! A socket's task decodes the envelope and hands the message to the shard of its document. A shard
+//! handles what has come, then sends what is to be stored to the committer, what needs the CRDT to
+//! the archive, and frames to the sockets. Every channel here has a bound, or something that bounds
+//! it is named beside it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use model::{DocumentId, PeerId, StorageId};
+use node::{
+    CloseReason, Counters, Effect, Event, Identity, Limits, Lobby, Now, Report, SessionId, Shard,
+};
+use store::Store;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::metrics::Metrics;
+use crate::{archive_pool, committer};
+
+/// How many events may wait for a shard. A socket whose event does not fit waits, and does not read.
+const EVENTS_MAX: usize = 4096;
+/// How many events a shard takes in before it lets go of what they led to.
+const EVENTS_AT_ONCE: usize = 256;
+/// How many bytes of messages may wait for shards, in KiB. Sockets wait for their share.
+const INBOUND_KIB_MAX: usize = 256 << 10;
+/// How many batches of one shard may be on their way to the disk before it takes nothing more in.
+pub const BATCHES_UNDER_WAY_MAX: usize = 4;
+/// How many frames may wait for one socket. What a shard makes is bounded in bytes by its limits;
+/// this bounds the number of tiny frames.
+pub const FRAMES_MAX: usize = 8192;
+
+/// What a socket is to do.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// Send a frame, and give the shard its room back.
+    Frame {
+        /// The shard it is from.
+        shard: usize,
+        /// The frame.
+        frame: Vec<u8>,
+    },
+    /// Close the connection.
+    Close {
+        /// The WebSocket close code.
+        code: u16,
+        /// For people: what the peer is told.
+        reason: String,
+    },
+}
+
+/// The way to one socket.
+#[derive(Debug, Clone)]
+struct Outbox {
+    frames: mpsc::Sender<Outgoing>,
+}
+
+/// An event on its way to a shard, with what it holds of the inbound budget.
+struct Inbound {
+    event: Event,
+    outbox: Option<Outbox>,
+    _budget: Option<OwnedSemaphorePermit>,
+}
+
+struct ShardWay {
+    events: mpsc::Sender<Inbound>,
+    counters: Arc<Mutex<Counters>>,
+}
+
+/// The machine, as sockets and pages see it.
+pub struct Machine {
+    me: Identity,
+    shards: Vec<ShardWay>,
+    lobby: Mutex<Lobby>,
+    outboxes: Mutex<HashMap<SessionId, Outbox>>,
+    last_session: AtomicU64,
+    sessions: AtomicUsize,
+    sessions_max: usize,
+    inbound: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+    started: Instant,
+}
+
+/// What a shard's task is built from.
+pub struct Parts {
+    /// What the server calls itself.
+    pub me: Identity,
+    /// How many shards.
+    pub shards: usize,
+    /// What each of them may spend.
+    pub limits: Limits,
+    /// How many sessions are accepted at once.
+    pub sessions_max: usize,
+    /// The store, to read from.
+    pub store: Arc<dyn Store>,
+    /// The way to the committer.
+    pub committer: committer::Submit,
+    /// The way to the archive.
+    pub archive: archive_pool::Submit,
+    /// Where figures go.
+    pub metrics: Arc<Metrics>,
+    /// Set when the machine is to finish what it has and end.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl Machine {
+    /// Starts the shards. The tasks end when `stop` is set and everything taken in is durable.
+    pub fn start(parts: Parts) -> (Arc<Self>, Vec<tokio::task::JoinHandle<()>>) {
+        let started = Instant::now();
+        let (mut shards, mut tasks) = (Vec::new(), Vec::new());
+        for index in 0..parts.shards {
+            let (events, inbox) = mpsc::channel(EVENTS_MAX);
+            let (answers, answered) = mpsc::unbounded_channel();
+            let counters = Arc::new(Mutex::new(Counters::default()));
+            let task = ShardTask {
+                index,
+                shard: Shard::new(parts.me.clone(), parts.limits.clone(), parts.store.clone()),
+                started,
+                outboxes: HashMap::new(),
+                answers,
+                committer: Some(parts.committer.clone()),
+                archive: parts.archive.clone(),
+                batches_under_way: 0,
+                counters: counters.clone(),
+                metrics: parts.metrics.clone(),
+            };
+            tasks.push(tokio::spawn(task.run(inbox, answered, parts.stop.clone())));
+            shards.push(ShardWay { events, counters });
+        }
+        let machine = Self {
+            me: parts.me,
+            shards,
+            lobby: Mutex::new(Lobby::default()),
+            outboxes: Mutex::new(HashMap::new()),
+            last_session: AtomicU64::new(0),
+            sessions: AtomicUsize::new(0),
+            sessions_max: parts.sessions_max,
+            inbound: Arc::new(Semaphore::new(INBOUND_KIB_MAX)),
+            metrics: parts.metrics,
+            started,
+        };
+        (Arc::new(machine), tasks)
+    }
+
+    /// What the server calls itself.
+    pub fn me(&self) -> &Identity {
+        &self.me
+    }
+
+    /// How long the machine has run.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// What the shards have done, added up.
+    pub fn counters(&self) -> Counters {
+        self.shards.iter().fold(Counters::default(), |sum, shard| {
+            let counters = *shard.counters.lock().unwrap_or_else(PoisonError::into_inner);
+            sum.plus(&counters)
+        })
+    }
+
+    /// How many connections there are, joined or not.
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// A place for one more connection, if there is one.
+    pub fn admit(self: &Arc<Self>) -> Option<Admission> {
+        let count = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        let admission = Admission { machine: self.clone() };
+        (count <= self.sessions_max).then_some(admission)
+    }
+
+    /// The first message of a connection. On success the session is open in every shard, and
+    /// `frames` is where its frames go.
+    ///
+    /// # Errors
+    /// When the peer cannot join.
+    pub async fn join(
+        &self,
+        message: &wire::Message<'_>,
+        frames: mpsc::Sender<Outgoing>,
+    ) -> Result<(SessionId, Vec<u8>), node::Refused> {
+        let session = SessionId(self.last_session.fetch_add(1, Ordering::Relaxed) + 1);
+        let joined = lock(&self.lobby).join(&self.me, session, message)?;
+        let wire::Message::Join { sender, metadata, .. } = message else {
+            return Err(node::Refused::NotJoin);
+        };
+        let outbox = Outbox { frames };
+        lock(&self.outboxes).insert(session, outbox.clone());
+        if let Some(replaced) = joined.replaces {
+            self.close(replaced, 1000, "the same peer has joined again");
+        }
+        let storage = metadata.storage_id.clone().filter(|_| !metadata.is_ephemeral);
+        for shard in &self.shards {
+            let event = Event::Opened { session, peer: sender.clone(), storage: storage.clone() };
+            let inbound = Inbound { event, outbox: Some(outbox.clone()), _budget: None };
+            // A shard that has ended needs no sessions.
+            let _ = shard.events.send(inbound).await;
+        }
+        self.metrics.session_opened();
+        Ok((session, joined.answer))
+    }
+
+    /// A connection has ended.
+    pub async fn leave(&self, session: SessionId, peer: &PeerId) {
+        lock(&self.lobby).left(peer, session);
+        lock(&self.outboxes).remove(&session);
+        for shard in &self.shards {
+            let event = Event::Closed { session };
+            let _ = shard.events.send(Inbound { event, outbox: None, _budget: None }).await;
+        }
+        self.metrics.session_closed();
+    }
+
+    /// Hands a message to the shard of its document, and waits while there is no room for it.
+    pub async fn deliver(
+        &self,
+        session: SessionId,
+        document: DocumentId,
+        message: node::DocumentMessage,
+        bytes: usize,
+    ) {
+        let kib = (bytes >> 10) + 1;
+        let permits = kib.min(INBOUND_KIB_MAX) as u32;
+        let budget = self.inbound.clone().acquire_many_owned(permits).await.ok();
+        let shard = &self.shards[document.shard(self.shards.len())];
+        let event = Event::Message { session, document, message };
+        let _ = shard.events.send(Inbound { event, outbox: None, _budget: budget }).await;
+    }
+
+    /// Tells every shard which stores' heads a session wants to hear of.
+    pub async fn subscribe(&self, session: SessionId, add: &[StorageId], remove: &[StorageId]) {
+        for shard in &self.shards {
+            let event =
+                Event::Subscribed { session, add: add.to_vec(), remove: remove.to_vec() };
+            let _ = shard.events.send(Inbound { event, outbox: None, _budget: None }).await;
+        }
+    }
+
+    /// Bytes of a shard's frames have reached a socket.
+    pub async fn written(&self, session: SessionId, shard: usize, bytes: usize) {
+        let event = Event::Written { session, bytes };
+        let _ = self.shards[shard].events.send(Inbound { event, outbox: None, _budget: None }).await;
+    }
+
+    /// Asks for a connection to be closed.
+    pub fn close(&self, session: SessionId, code: u16, reason: &str) {
+        if let Some(outbox) = lock(&self.outboxes).get(&session) {
+            // If there is no room, the socket is stuck, and its write timeout ends it.
+            let _ = outbox.frames.try_send(Outgoing::Close { code, reason: reason.to_owned() });
+        }
+    }
+
+    /// Every session there is.
+    pub fn open_sessions(&self) -> Vec<SessionId> {
+        lock(&self.outboxes).keys().copied().collect()
+    }
+}
+
+/// A place for one connection; given back when this is dropped.
+pub struct Admission {
+    machine: Arc<Machine>,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.machine.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One shard and its ways out.
+struct ShardTask {
+    index: usize,
+    shard: Shard,
+    started: Instant,
+    outboxes: HashMap<SessionId, Outbox>,
+    /// Bounded by what is under way: few batches, one job per waiting message or document.
+    answers: UnboundedSender<Event>,
+    committer: Option<committer::Submit>,
+    archive: archive_pool::Submit,
+    batches_under_way: usize,
+    counters: Arc<Mutex<Counters>>,
+    metrics: Arc<Metrics>,
+}
+
+impl ShardTask {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Inbound>,
+        mut answered: UnboundedReceiver<Event>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
+        let mut stopping = *stop.borrow();
+        while !(stopping && inbox.is_empty() && self.shard.is_settled()) {
+            let timeout = self.shard.poll_timeout().map(|at| self.started + at);
+            let has_room = self.batches_under_way < BATCHES_UNDER_WAY_MAX;
+            tokio::select! {
+                biased;
+                Some(event) = answered.recv() => self.handle(event),
+                count = inbox.recv_many(&mut events, EVENTS_AT_ONCE), if has_room => {
+                    if count == 0 { stopping = true; }
+                    for inbound in events.drain(..) {
+                        self.route(&inbound.event, inbound.outbox);
+                        self.handle(inbound.event);
+                    }
+                }
+                changed = stop.changed(), if !stopping => stopping = changed.is_err() || *stop.borrow(),
+                () = sleep_until(timeout) => {}
+            }
+            while let Ok(event) = answered.try_recv() {
+                self.handle(event);
+            }
+            self.shard.tick(self.now());
+            self.shard.flush(self.now());
+            while let Some(effect) = self.shard.poll_effect() {
+                self.perform(effect);
+            }
+            *lock(&self.counters) = self.shard.counters();
+        }
+    }
+
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { running: self.started.elapsed(), wall_ms: wall.as_millis() as u64 }
+    }
+
+    fn handle(&mut self, event: Event) {
+        if matches!(event, Event::Committed { .. }) {
+            self.batches_under_way -= 1;
+        }
+        let now = self.now();
+        self.shard.handle(now, event);
+    }
+
+    fn route(&mut self, event: &Event, outbox: Option<Outbox>) {
+        match event {
+            Event::Opened { session, .. } => {
+                if let Some(outbox) = outbox {
+                    self.outboxes.insert(*session, outbox);
+                }
+            }
+            Event::Closed { session } => {
+                self.outboxes.remove(session);
+            }
+            _ => {}
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { session, frame } => {
+                let frame = Outgoing::Frame { shard: self.index, frame };
+                self.put_out(session, frame);
+            }
+            Effect::Close { session, reason } => {
+                tracing::info!(session = session.0, %reason, "closing a session");
+                self.metrics.closed_for_cause();
+                let code = close_code(&reason);
+                // A close reason has at most 123 bytes of text.
+                let mut reason = reason.to_string();
+                reason.truncate(reason.floor_char_boundary(120));
+                self.put_out(session, Outgoing::Close { code, reason });
+            }
+            Effect::Commit { batch, writes } => {
+                self.batches_under_way += 1;
+                let done = self.answers.clone();
+                if let Some(committer) = &self.committer {
+                    // Fails only when the committer has stopped after an error; then so do we.
+                    let _ = committer.send(committer::Submission { batch, writes, done });
+                }
+            }
+            Effect::Archive { job, task } => {
+                let done = self.answers.clone();
+                let _ = self.archive.send(archive_pool::Request { job, task, done });
+            }
+            Effect::Report(report) => self.report(&report),
+        }
+    }
+
+    fn put_out(&mut self, session: SessionId, outgoing: Outgoing) {
+        if let Some(outbox) = self.outboxes.get(&session)
+            && outbox.frames.try_send(outgoing).is_err()
+        {
+            // Dropping the only ways to it ends the socket's task: a frame must not be skipped.
+            tracing::info!(session = session.0, "too many frames wait for a slow reader");
+            self.outboxes.remove(&session);
+        }
+    }
+
+    fn report(&self, report: &Report) {
+        self.metrics.reported(report);
+        match report {
+            Report::Refused { document, session, why } => {
+                tracing::warn!(%document, session = session.0, %why, "change refused");
+            }
+            Report::Died { document, change, descendants, reason } => {
+                tracing::error!(%document, %change, descendants, reason, "change set aside");
+            }
+            Report::Unreadable { document, error } => {
+                tracing::error!(%document, %error, "document cannot be read");
+            }
+            Report::Compacted { document, changes, bytes } => {
+                tracing::debug!(%document, changes, bytes, "compacted");
+            }
+            Report::Unverified { document, reason } => {
+                tracing::warn!(%document, reason, "document could not be verified");
+            }
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// 1007 for bytes that make no sense, 1008 for what is not accepted, 1011 for what is our fault.
+fn close_code(reason: &CloseReason) -> u16 {
+    match reason {
+        CloseReason::Message { .. } | CloseReason::Chunk { .. } => 1007,
+        CloseReason::Refused { .. } | CloseReason::Upload { .. } | CloseReason::TooMany { .. } => 1008,
+        CloseReason::Unreadable { .. } => 1011,
+    }
+}

@@ -1,0 +1,187 @@
+//! `tributary serve`: wires the parts together, runs them, and takes them down in order.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use model::PeerId;
+use node::Identity;
+use store::StoreError;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::http::{self, Site};
+use crate::machine::{Machine, Parts};
+use crate::metrics::Metrics;
+use crate::socket::Surroundings;
+use crate::{archive_pool, committer, stores};
+
+/// How long a connection may take to send its HTTP headers.
+const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+/// How long to wait for connections and shards to finish after they have been asked to.
+const FINISH_WITHIN: Duration = Duration::from_secs(20);
+
+/// Runs a region until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or its store fails while it runs.
+pub fn run(config: &Config) -> Result<(), Failure> {
+    // As many connections as the system allows.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Listen(format!("cannot start: {error}")))?;
+    runtime.block_on(region(config))
+}
+
+async fn region(config: &Config) -> Result<(), Failure> {
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+        Failure::Listen(format!("cannot listen on {}: {error}", config.listen))
+    })?;
+    let address = listener.local_addr().map_err(|error| Failure::Listen(error.to_string()))?;
+    let store = stores::open(config)?;
+    let storage = stores::storage_id(&*store, &config.data)?;
+
+    let metrics = Arc::new(Metrics::default());
+    let (store_failed, failure) = oneshot::channel();
+    let (committer, committer_thread) = committer::start(store.clone(), metrics.clone(), |error| {
+        let _ = store_failed.send(error);
+    });
+    let archive = archive_pool::start(&config.archive, &metrics)
+        .map_err(|error| Failure::Listen(format!("cannot start the archive: {error}")))?;
+    let (stop, stopped) = watch::channel(false);
+    let short: String = storage.as_str().chars().take(8).collect();
+    let peer = PeerId::new(&format!("tributary-{}-{short}", config.region_name()))
+        .expect("a region's name leaves room");
+    let shards = config.shard_count();
+    let (machine, shard_tasks) = Machine::start(Parts {
+        me: Identity { peer, storage },
+        shards,
+        limits: config.node_limits(shards),
+        sessions_max: config.sessions_max,
+        store: store.clone(),
+        committer,
+        archive,
+        metrics: metrics.clone(),
+        stop: stopped,
+    });
+    let site = Arc::new(Site {
+        around: Arc::new(Surroundings {
+            machine: machine.clone(),
+            metrics,
+            join_within: Duration::from_secs(config.join_seconds),
+            ping_every: Duration::from_secs(config.ping_seconds),
+            write_within: Duration::from_secs(config.write_seconds),
+        }),
+        region: config.region.clone(),
+        frame_bytes_max: config.frame_bytes_max,
+        ready: AtomicBool::new(true),
+        connections: TaskTracker::new(),
+    });
+    announce(config, address);
+
+    let ended = tokio::select! {
+        never = accept(listener, site.clone()) => never,
+        signal = asked_to_stop() => {
+            tracing::info!(signal, "stopping");
+            None
+        }
+        failed = failure => failed.ok(),
+    };
+    site.ready.store(false, Ordering::Relaxed);
+    if let Some(error) = ended {
+        // Nothing can be made durable any more, so nothing more is said to anyone.
+        tracing::error!(%error, "the store has failed");
+        return Err(store_failure(&error));
+    }
+    drain(config, &site).await;
+    let _ = stop.send(true);
+    for task in shard_tasks {
+        let _ = tokio::time::timeout(FINISH_WITHIN, task).await;
+    }
+    // The shards were the last to have work for the committer.
+    let joined = tokio::task::spawn_blocking(move || committer_thread.join());
+    let _ = tokio::time::timeout(FINISH_WITHIN, joined).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn announce(config: &Config, address: SocketAddr) {
+    tracing::info!(region = config.region, %address, data = %config.data.display(), "listening");
+    // This line is a contract: scripts wait for it and read the URL. A closed pipe is not our end.
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "tributary: region {} is listening on ws://{address}", config.region);
+    let _ = out.flush();
+}
+
+/// Accepts connections for ever. Never returns.
+async fn accept(listener: TcpListener, site: Arc<Site>) -> Option<StoreError> {
+    let router = http::router(site);
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, or the peer is gone already: the next may do better.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        // Keystrokes are small, and waiting to fill a segment would be all of their latency.
+        let _ = stream.set_nodelay(true);
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let mut http = hyper::server::conn::http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN).max_buf_size(16 << 10);
+            let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+            // Errors here are the peer's: a half-sent request, a reset.
+            let _ = connection.await;
+        });
+    }
+}
+
+/// Closes every session, spread over the window, so that clients do not all come back at once.
+async fn drain(config: &Config, site: &Site) {
+    let machine = &site.around.machine;
+    let sessions = machine.open_sessions();
+    let pause = config.drain_seconds / sessions.len().max(1) as f64;
+    let started = tokio::time::Instant::now();
+    for (n, session) in sessions.into_iter().enumerate() {
+        let at = started + Duration::from_secs_f64(pause * n as f64);
+        tokio::time::sleep_until(at).await;
+        machine.close(session, 1012, "the server restarts");
+    }
+    for session in machine.open_sessions() {
+        machine.close(session, 1012, "the server restarts");
+    }
+    site.connections.close();
+    let _ = tokio::time::timeout(FINISH_WITHIN, site.connections.wait()).await;
+}
+
+async fn asked_to_stop() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to");
+    let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be listened to");
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+fn store_failure(error: &StoreError) -> Failure {
+    let hint = match error {
+        StoreError::Full { .. } => "make room on the disk and start again",
+        _ => "look at the disk; 'tributary verify' checks the data",
+    };
+    Failure::StoreFailed(format!(
+        "the store has failed: {error}. Nothing that was acknowledged is lost; {hint}."
+    ))
+}

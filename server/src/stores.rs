@@ -1,0 +1,59 @@
+//! Opening the store that the configuration asks for.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use model::StorageId;
+use store::{Store, StoreError, Write};
+use store_sled::{SledOptions, SledStore};
+use store_sqlite::SqliteStore;
+
+use crate::config::{Config, StoreKind};
+use crate::exit::Failure;
+
+/// The row that names the store. It is made once and travels with every copy of the data.
+const IDENTITY: &[u8] = &[0x01];
+
+/// Opens the store, and creates it if the directory is empty or missing.
+///
+/// # Errors
+/// When what is there cannot be read. It is never served as empty.
+pub fn open(config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    let opened: Result<Arc<dyn Store>, StoreError> = match config.store {
+        StoreKind::Sled => {
+            // sled uses up to twice its cache.
+            let cache_bytes = ((config.memory_budget_mib << 20) / 8).max(8 << 20);
+            let options = SledOptions { cache_bytes, ..SledOptions::default() };
+            SledStore::open(&config.data, &options).map(|store| Arc::new(store) as _)
+        }
+        StoreKind::Sqlite => SqliteStore::open(&config.data).map(|store| Arc::new(store) as _),
+    };
+    opened.map_err(|error| {
+        let mut text = format!("the store in {} cannot be opened: {error}", config.data.display());
+        if matches!(error, StoreError::Corrupt { .. }) {
+            text.push_str(
+                "\nIt is left as it is. Move the directory aside and restore a backup in its place \
+                 (docs/operations.md), or look at it with 'tributary verify --data DIR'.",
+            );
+        }
+        Failure::Store(text)
+    })
+}
+
+/// The name of the store; made when it is asked for the first time.
+///
+/// # Errors
+/// When the store fails.
+pub fn storage_id(store: &dyn Store, path: &Path) -> Result<StorageId, Failure> {
+    let failed = |error: StoreError| Failure::Store(format!("{}: {error}", path.display()));
+    if let Some(name) = store.get(IDENTITY).map_err(failed)? {
+        let name = String::from_utf8_lossy(&name).into_owned();
+        return StorageId::new(&name).map_err(|error| {
+            Failure::Store(format!("{}: the store's name: {error}", path.display()))
+        });
+    }
+    let name = uuid::Uuid::new_v4().to_string();
+    let write = Write::Put { key: IDENTITY.to_vec(), value: name.clone().into_bytes() };
+    store.commit(&[write]).map_err(failed)?;
+    Ok(StorageId::new(&name).expect("a UUID is a storage id"))
+}
