@@ -28,18 +28,16 @@ pub trait Ancestry {
 pub enum Verdict {
     /// It applies, saves, loads and reads, wherever its ancestors are.
     Fits,
-    /// Only the CRDT can tell; to be verified before anybody hears of it.
-    NeedsCrdt(Doubt),
+    /// Only the CRDT can tell, for this reason ([`NOT_CANONICAL`] or [`MARK_ORDER`]); to be verified
+    /// before anybody hears of it.
+    NeedsCrdt(&'static str),
 }
 
-/// Why a change needs the CRDT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doubt {
-    /// Automerge would encode it differently, which changes its hash whenever it saves.
-    NotCanonical,
-    /// Whether a mark ends after it begins would take too long to find out here.
-    MarkOrder,
-}
+/// Automerge would encode the change differently, which changes its hash whenever it saves.
+pub const NOT_CANONICAL: &str = "the change is not in canonical form";
+
+/// Whether a mark ends after it begins would take too long to find out here.
+pub const MARK_ORDER: &str = "the change marks a text that was edited in very many places";
 
 /// How deep objects may lie in each other.
 ///
@@ -90,7 +88,7 @@ impl Directory {
             return Err(Misfit::UnusedActor);
         }
         Ok(match doubt {
-            _ if !operations.is_canonical() => Verdict::NeedsCrdt(Doubt::NotCanonical),
+            _ if !operations.is_canonical() => Verdict::NeedsCrdt(NOT_CANONICAL),
             Some(doubt) => Verdict::NeedsCrdt(doubt),
             None => Verdict::Fits,
         })
@@ -112,7 +110,7 @@ struct Check<'d, 'a, A> {
     covered: Option<OpRef>,
     /// The last object that was looked up, and its number.
     object: Option<(Option<OpRef>, u32)>,
-    doubt: Option<Doubt>,
+    doubt: Option<&'static str>,
 }
 
 impl<'a, A: Ancestry> Check<'_, 'a, A> {
@@ -234,13 +232,14 @@ impl<'a, A: Ancestry> Check<'_, 'a, A> {
         let end = OpId { counter: operation.counter as u32, actor: self.draft.author() };
         let begin = OpId { counter: end.counter - 1, ..end };
         match self.draft.entry(begin) {
-            Some(entry) if entry.run.object == object && matches!(entry.run.at, At::MarkBegin(_)) => {}
+            Some(entry)
+                if entry.run.object == object && matches!(entry.run.at, At::MarkBegin(_)) => {}
             _ => return Err(Fault::EndWithoutBegin),
         }
         match order::compare(&self.draft, begin, end) {
             Some(std::cmp::Ordering::Less) => {}
             Some(_) => return Err(Fault::EndBeforeBegin),
-            None => self.doubt = Some(Doubt::MarkOrder),
+            None => self.doubt = Some(MARK_ORDER),
         }
         Ok(())
     }

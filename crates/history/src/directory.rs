@@ -18,8 +18,8 @@ use crate::chunk::{Change, ChunkError, ObjectKind};
 
 pub(crate) use draft::Draft;
 pub use encoding::DirectoryError;
-pub(crate) use run::{At, Entry, OpId};
 use run::Run;
+pub(crate) use run::{At, Entry, OpId};
 
 /// An object of the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
