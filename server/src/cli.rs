@@ -8,6 +8,7 @@ use crate::archive_pool::WORKER_COMMAND;
 use crate::config::{Config, Flags, LogFormat};
 use crate::exit::Failure;
 use crate::serve;
+use crate::tools::{self, ExportArgs, ImportArgs, StoreFlags};
 
 /// A CRDT document sync server: Automerge documents, kept durably, for stock automerge-repo clients.
 ///
@@ -35,6 +36,15 @@ enum Command {
         #[command(flatten)]
         flags: Flags,
     },
+    /// Reads everything in a store, applies every document with Automerge, and says what is wrong
+    Verify {
+        #[command(flatten)]
+        flags: StoreFlags,
+    },
+    /// Writes one document as an Automerge file, or a whole store as an automerge-repo directory
+    Export(ExportArgs),
+    /// Takes in an Automerge file, an export, or an automerge-repo (NodeFS) directory
+    Import(ImportArgs),
     /// Opens documents for the server, in a process with limits of its own
     #[command(name = WORKER_COMMAND, hide = true)]
     ArchiveWorker,
@@ -55,6 +65,9 @@ pub fn run() -> ExitCode {
             start_log(&config);
             serve::run(&config)
         }),
+        Command::Verify { flags } => tools::verify(&flags),
+        Command::Export(args) => tools::export(&args),
+        Command::Import(args) => tools::import(&args),
         Command::CheckConfig { flags } => load(&flags).map(|config| print!("{}", config.to_toml())),
     };
     match result {

@@ -11,6 +11,7 @@ mod metrics;
 mod serve;
 mod socket;
 mod stores;
+mod tools;
 
 fn main() -> std::process::ExitCode {
     cli::run()

@@ -222,7 +222,13 @@ impl Document {
     }
 
     /// Passes something on to everybody else who has the document open, in order, never stored.
-    pub(crate) fn relay(&self, ctx: &mut Context, from: SessionId, tail: &Tail, author: &model::PeerId) {
+    pub(crate) fn relay(
+        &self,
+        ctx: &mut Context,
+        from: SessionId,
+        tail: &Tail,
+        author: &model::PeerId,
+    ) {
         for session in self.peers.keys().filter(|session| **session != from) {
             let Some(known) = ctx.sessions.get(session) else { continue };
             if known.in_flight >= ctx.limits.presence_bytes_in_flight {
@@ -339,12 +345,11 @@ impl Document {
         if judge.is_empty() {
             self.heard(ctx, session, &message, &handed, now);
         } else {
-            self.ask_the_crdt(ctx, session, Blocked {
-                job: JobId(0),
-                message,
-                handed,
-                changes: judge,
-            });
+            self.ask_the_crdt(
+                ctx,
+                session,
+                Blocked { job: JobId(0), message, handed, changes: judge },
+            );
         }
     }
 
@@ -441,12 +446,11 @@ impl Document {
         if judge.is_empty() {
             self.heard(ctx, session, &message, &handed, now);
         } else {
-            self.ask_the_crdt(ctx, session, Blocked {
-                job: JobId(0),
-                message,
-                handed,
-                changes: judge,
-            });
+            self.ask_the_crdt(
+                ctx,
+                session,
+                Blocked { job: JobId(0), message, handed, changes: judge },
+            );
         }
     }
 
@@ -673,8 +677,9 @@ impl<'a> Intake<'a> {
         if !judge.is_empty() {
             let mut there: BTreeSet<ChangeHash> = judge.iter().map(Change::hash).collect();
             for change in self.pending {
-                let known =
-                    |dep: &ChangeHash| history.graph().position(dep).is_some() || there.contains(dep);
+                let known = |dep: &ChangeHash| {
+                    history.graph().position(dep).is_some() || there.contains(dep)
+                };
                 if change.deps().iter().all(known) && there.insert(change.hash()) {
                     judge.push(change);
                 }

@@ -34,6 +34,54 @@ const META_VERSION: u8 = 1;
 /// that a row with its header stays one row in sled (4 KiB).
 pub const LOG_ROW_BYTES: usize = 3_800;
 
+/// What a row of a document is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RowKind {
+    /// What the other rows are.
+    Meta,
+    /// An Automerge document.
+    Snapshot,
+    /// The operation directory.
+    Directory,
+    /// The graph of a stretch of changes.
+    Index,
+    /// Changes.
+    Log,
+    /// A change that turned out not to fit.
+    Dead,
+}
+
+impl std::fmt::Display for RowKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Meta => "meta",
+            Self::Snapshot => "snapshot",
+            Self::Directory => "directory",
+            Self::Index => "index",
+            Self::Log => "log",
+            Self::Dead => "dead",
+        })
+    }
+}
+
+/// Reads the key of a row: which kind, and of which document. `None`: not a row of a document.
+pub fn read_key(key: &[u8]) -> Option<(RowKind, DocumentId)> {
+    let (kind, rest) = key.split_first()?;
+    let (length, rest) = rest.split_first()?;
+    let (id, rest) = rest.split_at_checked(usize::from(*length))?;
+    let (kind, rest_bytes) = match *kind {
+        META => (RowKind::Meta, 0),
+        SNAPSHOT => (RowKind::Snapshot, 0),
+        DIRECTORY => (RowKind::Directory, 0),
+        INDEX => (RowKind::Index, 4),
+        LOG => (RowKind::Log, 4),
+        DEAD => (RowKind::Dead, 32),
+        _ => return None,
+    };
+    let id = DocumentId::from_bytes(id).ok()?;
+    (rest.len() == rest_bytes).then_some((kind, id))
+}
+
 /// The row that says what the others are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Meta {
@@ -63,8 +111,9 @@ impl Meta {
             META_VERSION => {}
             version => return Err(RowError::Version(version)),
         }
-        let mut position =
-            || -> Result<Position, RowError> { Ok(Position::try_from(reader.number()?).map_err(|_| Malformed)?) };
+        let mut position = || -> Result<Position, RowError> {
+            Ok(Position::try_from(reader.number()?).map_err(|_| Malformed)?)
+        };
         let (base, raw_from) = (position()?, position()?);
         Ok(Self { base, raw_from, snapshot_bytes: reader.number()?, created_ms: reader.number()? })
     }
@@ -214,13 +263,13 @@ pub fn scan_log(
     visit: &mut dyn FnMut(LogRow) -> ControlFlow<()>,
 ) -> Result<(), LoadError> {
     let mut broken = None;
-    store.scan(&at(LOG, id, from), &end(LOG, id), &mut |key, value| {
-        match decode_log_row(key, value) {
-            Ok(row) => visit(row),
-            Err(reason) => {
-                broken = Some(reason);
-                ControlFlow::Break(())
-            }
+    store.scan(&at(LOG, id, from), &end(LOG, id), &mut |key, value| match decode_log_row(
+        key, value,
+    ) {
+        Ok(row) => visit(row),
+        Err(reason) => {
+            broken = Some(reason);
+            ControlFlow::Break(())
         }
     })?;
     broken.map_or(Ok(()), |reason| Err(reason.into()))
@@ -349,11 +398,9 @@ pub fn log_rows(
     let mut broken = None;
     store.scan(&at(LOG, id, from), &at(LOG, id, to), &mut |key, value| {
         match Reader::new(value).number() {
-            Ok(written_ms) => rows.push(LogRowInfo {
-                position: position_of(key),
-                written_ms,
-                bytes: value.len(),
-            }),
+            Ok(written_ms) => {
+                rows.push(LogRowInfo { position: position_of(key), written_ms, bytes: value.len() })
+            }
             Err(reason) => {
                 broken = Some(reason);
                 return ControlFlow::Break(());

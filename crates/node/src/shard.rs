@@ -200,13 +200,7 @@ impl Shard {
         self.ctx.staged.is_empty() && self.committing.is_empty()
     }
 
-    fn message(
-        &mut self,
-        now: Now,
-        session: SessionId,
-        id: DocumentId,
-        message: DocumentMessage,
-    ) {
+    fn message(&mut self, now: Now, session: SessionId, id: DocumentId, message: DocumentMessage) {
         self.ctx.counters.messages_in += 1;
         let Some(known) = self.ctx.sessions.get_mut(&session) else { return };
         if known.closing {

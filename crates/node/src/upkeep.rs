@@ -121,9 +121,10 @@ impl Document {
         took: Duration,
         now: Now,
     ) {
-        let work = self.upkeep.work.take_if(
-            |work| matches!(work, Work::Verifying { job: this, .. } if *this == job),
-        );
+        let work = self
+            .upkeep
+            .work
+            .take_if(|work| matches!(work, Work::Verifying { job: this, .. } if *this == job));
         let Some(Work::Verifying { covers, heads, directory, .. }) = work else { return };
         self.upkeep.not_before = now.running + took * ctx.limits.verify_share;
         match result {
@@ -243,12 +244,7 @@ impl Document {
     }
 
     /// From where on changes stay one by one: the newest, up to a size and an age, in whole rows.
-    fn retain(
-        &self,
-        ctx: &Context,
-        covers: Position,
-        now: Now,
-    ) -> Result<Position, LoadError> {
+    fn retain(&self, ctx: &Context, covers: Position, now: Now) -> Result<Position, LoadError> {
         let old = self.meta.unwrap_or_default();
         let oldest = now.wall_ms.saturating_sub(ctx.limits.retain_age.as_millis() as u64);
         let mut left = ctx.limits.retain_bytes;
@@ -293,10 +289,11 @@ impl Document {
             }
         }
         let base = self.history.base();
-        let mut writes: Vec<Write> = rows::log_rows(&*ctx.store, &self.id, base, self.history.len())?
-            .iter()
-            .map(|row| rows::delete_log(&self.id, row.position))
-            .collect();
+        let mut writes: Vec<Write> =
+            rows::log_rows(&*ctx.store, &self.id, base, self.history.len())?
+                .iter()
+                .map(|row| rows::delete_log(&self.id, row.position))
+                .collect();
         let mut living = Vec::new();
         for position in base..self.history.len() {
             let Some(change) = self.history.resident(position) else { continue };

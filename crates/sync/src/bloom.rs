@@ -177,7 +177,7 @@ mod tests {
     fn absurd_parameters_are_refused_before_they_cost_anything() {
         let encoded = |entries: u64, bits: u64, probes: u64, length: usize| {
             let mut bytes = Vec::new();
-            [entries, bits, probes].map(|number| put(&mut bytes, number));
+            [entries, bits, probes].iter().for_each(|number| put(&mut bytes, *number));
             bytes.resize(bytes.len() + length, 0xff);
             bytes
         };

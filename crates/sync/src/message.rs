@@ -224,11 +224,7 @@ impl From<Malformed> for MessageError {
     }
 }
 
-fn bounded(
-    reader: &mut Reader<'_>,
-    max: usize,
-    what: &'static str,
-) -> Result<usize, MessageError> {
+fn bounded(reader: &mut Reader<'_>, max: usize, what: &'static str) -> Result<usize, MessageError> {
     let count = reader.count()?;
     if count > max {
         return Err(MessageError::TooMany { what, count, max });

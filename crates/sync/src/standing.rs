@@ -280,8 +280,7 @@ impl Standing {
         if message.have.is_empty() {
             return;
         }
-        let last_sync =
-            history.resolve(message.have.iter().flat_map(|have| have.last_sync.iter()));
+        let last_sync = history.resolve(message.have.iter().flat_map(|have| have.last_sync.iter()));
         if !last_sync.unknown.is_empty() {
             return;
         }
@@ -412,7 +411,8 @@ impl Standing {
     fn what_they_may_lack(&self, history: &History) -> Have {
         let known = self.their_known.iter().filter(|position| **position < history.durable());
         let known: Vec<Position> = known.copied().collect();
-        let last_sync: Heads = known.iter().map(|position| history.graph().hash(*position)).collect();
+        let last_sync: Heads =
+            known.iter().map(|position| history.graph().hash(*position)).collect();
         let others = history.beyond(&known);
         let bloom = Bloom::of(others.iter().map(|position| history.graph().hash(*position)));
         Have { last_sync: last_sync.as_slice().to_vec(), bloom }
