@@ -5,7 +5,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use archive::{Answer, Culprit, Failure, How, Job, Reason, Stage, Worker, WorkerConfig, WorkerError};
+use archive::{
+    Answer, Culprit, Failure, How, Job, Reason, Stage, Worker, WorkerConfig, WorkerError,
+};
 use node::{ArchiveFailure, ArchiveResult, Event, JobId};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -78,7 +80,8 @@ fn work(requests: &Mutex<Receiver<Request>>, config: &WorkerConfig, metrics: &Me
         };
         let took = started.elapsed();
         metrics.archived(took, result.is_ok());
-        let _ = request.done.send(Event::Archived { job: request.job, result: Box::new(result), took });
+        let _ =
+            request.done.send(Event::Archived { job: request.job, result: Box::new(result), took });
     }
 }
 
@@ -105,9 +108,8 @@ fn blame(worker: &mut Worker, job: &Job, after: Option<archive::Progress>) -> Ar
         Ok(Culprit::One { index, how }) => match job {
             Job::Judge { candidates, .. } => {
                 // What comes after the one that kills cannot be judged on top of it.
-                let verdicts = (0..candidates.len()).map(|candidate| {
-                    if candidate < index { Ok(()) } else { Err(reason(&how)) }
-                });
+                let verdicts = (0..candidates.len())
+                    .map(|candidate| if candidate < index { Ok(()) } else { Err(reason(&how)) });
                 Ok(Answer::Judged(verdicts.collect()))
             }
             _ => Err(Failure::Change { index, hash: None, reason: reason(&how) }.into()),
@@ -130,9 +132,10 @@ fn blame(worker: &mut Worker, job: &Job, after: Option<archive::Progress>) -> Ar
 fn reason(how: &How) -> Reason {
     match how {
         How::Refused(reason) => reason.clone(),
-        How::Kills(status) => {
-            Reason::Panicked { stage: Stage::Apply, message: format!("killed its process ({status})") }
-        }
+        How::Kills(status) => Reason::Panicked {
+            stage: Stage::Apply,
+            message: format!("killed its process ({status})"),
+        },
         How::TakesTooLong => {
             Reason::Panicked { stage: Stage::Apply, message: "takes too long".to_owned() }
         }

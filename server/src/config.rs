@@ -248,12 +248,16 @@ impl Config {
             ),
             (self.archive.compact_tail_kib >= 1, "archive.compact_tail_kib", "at least 1"),
             (self.retention.hours <= 1_000_000, "retention.hours", "0 to 1000000"),
-            (self.log.filter.parse::<tracing_subscriber::EnvFilter>().is_ok(), "log.filter", "a filter such as 'info'"),
+            (
+                self.log.filter.parse::<tracing_subscriber::EnvFilter>().is_ok(),
+                "log.filter",
+                "a filter such as 'info'",
+            ),
         ];
         match checks.iter().find(|(holds, _, _)| !holds) {
-            Some((_, key, expected)) => {
-                Err(ConfigError(format!("the value of '{key}' makes no sense: expected {expected}")))
-            }
+            Some((_, key, expected)) => Err(ConfigError(format!(
+                "the value of '{key}' makes no sense: expected {expected}"
+            ))),
             None => Ok(()),
         }
     }

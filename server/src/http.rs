@@ -105,6 +105,10 @@ fn page(site: &Site, headers: &HeaderMap) -> Html<String> {
         .replace("{sessions}", &machine.sessions().to_string())
         .replace("{documents}", &counters.documents.to_string())
         .replace("{changes}", &counters.changes_in.to_string())
+        .replace(
+            "{commit}",
+            &format!("{:.1} ms", site.around.metrics.last_commit().as_secs_f64() * 1e3),
+        )
         .replace("{uptime}", &format!("{} s", machine.uptime().as_secs()));
     Html(page)
 }

@@ -236,16 +236,23 @@ impl Machine {
     /// Tells every shard which stores' heads a session wants to hear of.
     pub async fn subscribe(&self, session: SessionId, add: &[StorageId], remove: &[StorageId]) {
         for shard in &self.shards {
-            let event =
-                Event::Subscribed { session, add: add.to_vec(), remove: remove.to_vec() };
+            let event = Event::Subscribed { session, add: add.to_vec(), remove: remove.to_vec() };
             let _ = shard.events.send(Inbound { event, outbox: None, _budget: None }).await;
         }
+    }
+
+    /// Asks the shard of a document to delete what is kept for longer than it should be.
+    pub async fn trim(&self, document: DocumentId) {
+        let shard = &self.shards[document.shard(self.shards.len())];
+        let event = Event::Trim { document };
+        let _ = shard.events.send(Inbound { event, outbox: None, _budget: None }).await;
     }
 
     /// Bytes of a shard's frames have reached a socket.
     pub async fn written(&self, session: SessionId, shard: usize, bytes: usize) {
         let event = Event::Written { session, bytes };
-        let _ = self.shards[shard].events.send(Inbound { event, outbox: None, _budget: None }).await;
+        let _ =
+            self.shards[shard].events.send(Inbound { event, outbox: None, _budget: None }).await;
     }
 
     /// Asks for a connection to be closed.
@@ -430,7 +437,9 @@ async fn sleep_until(at: Option<Instant>) {
 fn close_code(reason: &CloseReason) -> u16 {
     match reason {
         CloseReason::Message { .. } | CloseReason::Chunk { .. } => 1007,
-        CloseReason::Refused { .. } | CloseReason::Upload { .. } | CloseReason::TooMany { .. } => 1008,
+        CloseReason::Refused { .. } | CloseReason::Upload { .. } | CloseReason::TooMany { .. } => {
+            1008
+        }
         CloseReason::Unreadable { .. } => 1011,
     }
 }

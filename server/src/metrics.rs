@@ -127,9 +127,19 @@ impl Metrics {
         counter(r, "frames_out", "Frames sent", counters.frames_out);
         counter(r, "bytes_out", "Bytes of frames sent", counters.bytes_out);
         counter(r, "presence_out", "Presence passed on, once per receiver", counters.presence_out);
-        counter(r, "presence_dropped", "Presence dropped, receiver behind", counters.presence_dropped);
+        counter(
+            r,
+            "presence_dropped",
+            "Presence dropped, receiver behind",
+            counters.presence_dropped,
+        );
         counter(r, "changes_refused", "Changes refused", counters.refused);
-        counter(r, "changes_quarantined", "Changes set aside after they were stored", counters.died);
+        counter(
+            r,
+            "changes_quarantined",
+            "Changes set aside after they were stored",
+            counters.died,
+        );
         counter(r, "changes_slow_lane", "Changes only the CRDT could judge", counters.slow_lane);
         counter(r, "documents_loaded", "Logs read from the store", counters.documents_loaded);
         let copy = |registry: &mut Registry, name: &str, help: &str, counter: &Counter| {

@@ -2,15 +2,16 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use model::PeerId;
 use node::Identity;
-use store::StoreError;
+use store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
@@ -23,6 +24,8 @@ use crate::metrics::Metrics;
 use crate::socket::Surroundings;
 use crate::{archive_pool, committer, stores};
 
+/// How often all documents are looked through for changes to let go of.
+const TRIM_EVERY: Duration = Duration::from_secs(3600);
 /// How long a connection may take to send its HTTP headers.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 /// How long to wait for connections and shards to finish after they have been asked to.
@@ -43,9 +46,9 @@ pub fn run(config: &Config) -> Result<(), Failure> {
 }
 
 async fn region(config: &Config) -> Result<(), Failure> {
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
-        Failure::Listen(format!("cannot listen on {}: {error}", config.listen))
-    })?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| Failure::Listen(format!("cannot listen on {}: {error}", config.listen)))?;
     let address = listener.local_addr().map_err(|error| Failure::Listen(error.to_string()))?;
     let store = stores::open(config)?;
     let storage = stores::storage_id(&*store, &config.data)?;
@@ -86,6 +89,7 @@ async fn region(config: &Config) -> Result<(), Failure> {
         ready: AtomicBool::new(true),
         connections: TaskTracker::new(),
     });
+    tokio::spawn(trim_regularly(store, machine));
     announce(config, address);
 
     let ended = tokio::select! {
@@ -114,6 +118,34 @@ async fn region(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Looks through all documents for changes that are kept one by one for longer than configured.
+async fn trim_regularly(store: Arc<dyn Store>, machine: Arc<Machine>) {
+    let mut every = tokio::time::interval_at(tokio::time::Instant::now() + TRIM_EVERY, TRIM_EVERY);
+    loop {
+        every.tick().await;
+        let store = store.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let mut found = Vec::new();
+            let scanned = node::rows::documents(&*store, &mut |document, meta| {
+                if meta.raw_from < meta.base {
+                    found.push(document);
+                }
+                ControlFlow::Continue(())
+            });
+            scanned.map(|()| found)
+        });
+        match found.await {
+            Ok(Ok(found)) => {
+                for document in found {
+                    machine.trim(document).await;
+                }
+            }
+            Ok(Err(error)) => tracing::error!(%error, "documents cannot be listed"),
+            Err(_) => return,
+        }
+    }
+}
+
 fn announce(config: &Config, address: SocketAddr) {
     tracing::info!(region = config.region, %address, data = %config.data.display(), "listening");
     // This line is a contract: scripts wait for it and read the URL. A closed pipe is not our end.
@@ -140,7 +172,9 @@ async fn accept(listener: TcpListener, site: Arc<Site>) -> Option<StoreError> {
         let service = TowerToHyperService::new(router.clone());
         tokio::spawn(async move {
             let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN).max_buf_size(16 << 10);
+            http.timer(TokioTimer::new())
+                .header_read_timeout(HEADERS_WITHIN)
+                .max_buf_size(16 << 10);
             let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
             // Errors here are the peer's: a half-sent request, a reset.
             let _ = connection.await;

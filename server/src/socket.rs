@@ -41,7 +41,9 @@ pub async fn serve(socket: WebSocket, around: Arc<Surroundings>, _place: Admissi
     let first = match timeout(around.join_within, first_message(&mut stream)).await {
         Ok(Ok(first)) => first,
         Ok(Err(ended)) => return ended.say(&mut sink, &around, None).await,
-        Err(_) => return Ended::peer(1008, "no join message in time").say(&mut sink, &around, None).await,
+        Err(_) => {
+            return Ended::peer(1008, "no join message in time").say(&mut sink, &around, None).await;
+        }
     };
     let joined = match wire::decode(&first) {
         Ok(message) => match around.machine.join(&message, frames).await {
@@ -104,7 +106,12 @@ impl Ended {
             Self::Gone => return,
             Self::Peer { code, reason } => {
                 around.metrics.closed_for_cause();
-                tracing::info!(code, reason, peer = target.map(PeerId::as_str), "closing a session");
+                tracing::info!(
+                    code,
+                    reason,
+                    peer = target.map(PeerId::as_str),
+                    "closing a session"
+                );
                 let error = Said::Error {
                     sender: Some(around.machine.me().peer.clone()),
                     target: target.cloned(),
@@ -112,7 +119,8 @@ impl Ended {
                 };
                 let mut frame = Vec::new();
                 wire::encode(&error, &mut frame);
-                let _ = timeout(around.write_within, sink.send(Message::Binary(frame.into()))).await;
+                let _ =
+                    timeout(around.write_within, sink.send(Message::Binary(frame.into()))).await;
                 (code, reason)
             }
             Self::Ours { code, reason } => (code, reason),
@@ -163,8 +171,7 @@ async fn read(
             Ok(message) => message,
             Err(error) => return Ended::peer(1007, &error.to_string()),
         };
-        if let Some(ended) =
-            take(message, frame.len(), around, session, peer, &mut document).await
+        if let Some(ended) = take(message, frame.len(), around, session, peer, &mut document).await
         {
             return ended;
         }

@@ -262,7 +262,8 @@ impl History {
     pub fn settle(&mut self, position: Position) {
         while self.durable < position {
             let at = self.durable;
-            let deps: Vec<_> = self.graph.deps(at).iter().map(|dep| self.graph.hash(*dep)).collect();
+            let deps: Vec<_> =
+                self.graph.deps(at).iter().map(|dep| self.graph.hash(*dep)).collect();
             self.durable_heads.advance(self.graph.hash(at), &deps);
             self.durable += 1;
         }
@@ -277,6 +278,11 @@ impl History {
             let change = self.resident.pop_front().expect("resident changes end at the log's end");
             self.resident_bytes -= change.bytes().len();
         }
+    }
+
+    /// Whether changes wait for dependencies.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.by_hash.is_empty()
     }
 
     /// Looks hashes up. A hash that was refused counts as what it builds on (rule R8): whoever
@@ -309,8 +315,8 @@ impl History {
         let mut seen = BTreeSet::new();
         let mut stack = unknown.to_vec();
         while let Some(hash) = stack.pop() {
-            let known = self.graph.position(&hash).is_some()
-                || self.refused.by_hash.contains_key(&hash);
+            let known =
+                self.graph.position(&hash).is_some() || self.refused.by_hash.contains_key(&hash);
             if known || !seen.insert(hash) {
                 continue;
             }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use archive::{ExpandLimits, Job, Verdict};
-use history::chunk::{Change, Chunk, read_chunks};
+use history::chunk::{Change, Chunk, read_change, read_chunks};
 use history::graph::Position;
 use history::{History, Offer, Refusal};
 use model::{ChangeHash, DocumentId, Heads, StorageId};
@@ -15,7 +15,7 @@ use sync::{Answer, Changes, Message, Standing, Urgency};
 use wire::Tail;
 
 use crate::context::Context;
-use crate::rows::{self, LoadError, Meta};
+use crate::rows::{self, LoadError, Meta, RowError};
 use crate::upkeep::Upkeep;
 use crate::{ArchiveResult, CloseReason, JobId, Now, Report, SessionId};
 
@@ -41,6 +41,8 @@ pub(crate) struct Document {
     alarm: Option<Duration>,
     /// The message that was made last: most peers get the same.
     last_made: Option<(Answer, Tail)>,
+    /// Taking the snapshot apart for peers that cannot read one.
+    expanding: Option<JobId>,
     /// What stores are known to hold, as far as peers have said.
     gossip: BTreeMap<StorageId, wire::RemoteHeads>,
 }
@@ -54,6 +56,9 @@ pub(crate) struct Peer {
     /// A message that waits for the archive; later ones wait behind it (rule R1).
     blocked: Option<Blocked>,
     waiting: VecDeque<Vec<u8>>,
+    /// A message whose changes are being taken out of the snapshot, because the peer reads only
+    /// single changes and these are not kept as such any more.
+    held: Option<Answer>,
     /// Stores whose heads are news to this peer.
     gossip_due: BTreeSet<StorageId>,
 }
@@ -83,6 +88,7 @@ impl Document {
             acknowledge_at: BTreeSet::new(),
             alarm: None,
             last_made: None,
+            expanding: None,
             gossip: BTreeMap::new(),
         }
     }
@@ -154,6 +160,9 @@ impl Document {
             self.acknowledge_at.pop_first();
             self.speak(ctx, session, now);
         }
+        if now.running >= self.touched + ctx.limits.verify_after {
+            self.forget_made();
+        }
         self.keep_up(ctx, now);
         self.arm(ctx, now);
     }
@@ -202,7 +211,7 @@ impl Document {
     pub(crate) fn speak(&mut self, ctx: &mut Context, session: SessionId, now: Now) {
         let Some(peer) = self.peers.get_mut(&session) else { return };
         // What is blocked may still change what there is to say.
-        if peer.blocked.is_none() && self.awake {
+        if peer.blocked.is_none() && peer.held.is_none() && self.awake {
             match peer.standing.urgency(&self.history) {
                 Urgency::Nothing => {}
                 Urgency::Acknowledge if peer.quiet_until > now.running => {
@@ -271,6 +280,7 @@ impl Document {
         });
         match blocked {
             Some((session, blocked)) => self.unblock(ctx, session, blocked, result, now),
+            None if self.expanding == Some(job) => self.expanded(ctx, result, now),
             None => self.upkeep_done(ctx, job, result, took, now),
         }
         self.tick(ctx, now);
@@ -382,7 +392,7 @@ impl Document {
             Ok(archive::Answer::Expanded(expanded)) => {
                 let mut all = Vec::with_capacity(expanded.changes.len() + changes.len());
                 for bytes in expanded.changes.iter().chain(&expanded.orphans) {
-                    match history::chunk::read_change(bytes) {
+                    match read_change(bytes) {
                         Ok(change) => all.push(change),
                         Err(error) => {
                             let document = self.id.clone();
@@ -503,7 +513,22 @@ impl Document {
         }
     }
 
-    /// Positions have changed, so what was made from them is not good any more.
+    /// Whether a message waits for the archive, so that the log is still needed.
+    pub(crate) fn waits_for_archive(&self) -> bool {
+        self.expanding.is_some() || self.peers.values().any(|peer| peer.blocked.is_some())
+    }
+
+    /// Positions have changed: everything that was made from them is void.
+    pub(crate) fn start_over(&mut self) {
+        for peer in self.peers.values_mut() {
+            peer.held = None;
+            peer.standing.restart(&self.history);
+        }
+        self.expanding = None;
+        self.forget_made();
+    }
+
+    /// What was made from the log is not good any more, or not worth its memory.
     pub(crate) fn forget_made(&mut self) {
         self.last_made = None;
     }
@@ -542,15 +567,15 @@ impl Document {
         let Some(target) = ctx.sessions.get(&session).map(|known| known.peer.clone()) else {
             return;
         };
-        ctx.counters.changes_out += answer.changes.count() as u64;
         let cached = self.last_made.take_if(|(made, _)| *made == answer);
-        let tail = match cached {
-            Some((_, tail)) => tail,
-            None => match self.encode(ctx, &answer) {
-                Ok(data) => Tail::sync(&self.id, &data),
-                Err(error) => return self.unreadable(ctx, error),
-            },
+        let tail = match cached.map_or_else(|| self.encode(ctx, &answer), |(_, tail)| Ok(tail)) {
+            Ok(tail) => tail,
+            Err(LoadError::Row(RowError::Missing(_))) if self.history.base() > 0 => {
+                return self.expand_for(ctx, session, answer);
+            }
+            Err(error) => return self.unreadable(ctx, error),
         };
+        ctx.counters.changes_out += answer.changes.count() as u64;
         let frame = tail.frame(&ctx.me.peer, &target);
         self.last_made = Some((answer, tail));
         ctx.send(session, frame);
@@ -558,25 +583,97 @@ impl Document {
 
     /// Puts the changes into the message: one by one where that is what the peer lacks, else the
     /// snapshot and all that follows it (rule R11), straight from the store.
-    fn encode(&self, ctx: &mut Context, answer: &Answer) -> Result<Vec<u8>, LoadError> {
+    fn encode(&self, ctx: &mut Context, answer: &Answer) -> Result<Tail, LoadError> {
         let Some(first) = answer.changes.first() else {
-            return Ok(answer.reply.encode([].into_iter()));
+            return Ok(Tail::sync(&self.id, &answer.reply.encode([].into_iter())));
         };
-        let (base, durable) = (self.history.base(), self.history.durable());
-        let everything = answer.changes == Changes::Range(0..durable);
+        let everything = answer.changes == Changes::Range(0..self.history.durable());
         let trimmed = first < self.history.raw_from();
-        if base > 0 && answer.version_2 && (everything || trimmed) {
+        let changes = if everything || trimmed {
+            None
+        } else {
+            match self.changes(ctx, &answer.changes.positions()) {
+                // A compaction that is under way has just deleted them.
+                Err(LoadError::Row(RowError::Missing(_))) => None,
+                read => Some(read?),
+            }
+        };
+        if let Some(changes) = changes {
+            let chunks: Vec<&[u8]> = changes.iter().map(Change::bytes).collect();
+            return Ok(Tail::sync(&self.id, &answer.reply.encode(chunks.into_iter())));
+        }
+        let (base, durable) = (self.history.base(), self.history.durable());
+        if base > 0 && answer.version_2 {
             let snapshot = self.snapshot(ctx)?.unwrap_or_default();
             let tail = self.changes(ctx, &(base..durable).collect::<Vec<_>>())?;
             let parts: Vec<&[u8]> = std::iter::once(snapshot.as_slice())
                 .chain(tail.iter().map(Change::bytes))
                 .collect();
             ctx.counters.snapshots_out += 1;
-            return Ok(answer.reply.encode_joined(parts.into_iter()));
+            return Ok(Tail::sync(&self.id, &answer.reply.encode_joined(parts.into_iter())));
+        }
+        if trimmed {
+            return Err(RowError::Missing("change kept by itself").into());
         }
         let changes = self.changes(ctx, &answer.changes.positions())?;
         let chunks: Vec<&[u8]> = changes.iter().map(Change::bytes).collect();
-        Ok(answer.reply.encode(chunks.into_iter()))
+        Ok(Tail::sync(&self.id, &answer.reply.encode(chunks.into_iter())))
+    }
+
+    /// A peer that reads only single changes lacks some that are not kept as such any more: the
+    /// archive takes them out of the snapshot, and the message waits.
+    fn expand_for(&mut self, ctx: &mut Context, session: SessionId, answer: Answer) {
+        if self.expanding.is_none() {
+            match self.snapshot(ctx) {
+                Ok(snapshot) => {
+                    let chunks = snapshot.unwrap_or_default();
+                    let task = Job::Expand { chunks, limits: ExpandLimits::default() };
+                    self.expanding = Some(ctx.archive(&self.id, task));
+                }
+                Err(error) => return self.unreadable(ctx, error),
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(&session) {
+            peer.held = Some(answer);
+        }
+    }
+
+    fn expanded(&mut self, ctx: &mut Context, result: ArchiveResult, now: Now) {
+        self.expanding = None;
+        let held: Vec<(SessionId, Answer)> = self
+            .peers
+            .iter_mut()
+            .filter_map(|(session, peer)| Some((*session, peer.held.take()?)))
+            .collect();
+        let expanded: BTreeMap<ChangeHash, Change> = match result {
+            Ok(archive::Answer::Expanded(expanded)) => (expanded.changes.iter())
+                .filter_map(|bytes| read_change(bytes).ok())
+                .map(|change| (change.hash(), change))
+                .collect(),
+            _ => BTreeMap::new(),
+        };
+        for (session, answer) in held {
+            let positions = answer.changes.positions();
+            let changes: Option<Vec<&Change>> = positions
+                .iter()
+                .map(|at| {
+                    let resident = self.history.resident(*at);
+                    resident.or_else(|| expanded.get(&self.history.graph().hash(*at)))
+                })
+                .collect();
+            let target = ctx.sessions.get(&session).map(|known| known.peer.clone());
+            match (changes, target) {
+                (Some(changes), Some(target)) => {
+                    ctx.counters.changes_out += changes.len() as u64;
+                    let chunks: Vec<&[u8]> = changes.iter().map(|change| change.bytes()).collect();
+                    let tail = Tail::sync(&self.id, &answer.reply.encode(chunks.into_iter()));
+                    let frame = tail.frame(&ctx.me.peer, &target);
+                    ctx.send(session, frame);
+                }
+                _ => ctx.close(session, CloseReason::Unreadable { document: self.id.clone() }),
+            }
+            self.speak(ctx, session, now);
+        }
     }
 
     /// The changes at these ascending positions, from memory or from the log in the store.

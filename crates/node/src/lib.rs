@@ -84,6 +84,11 @@ pub enum Event {
         /// Stores to fall silent about.
         remove: Vec<StorageId>,
     },
+    /// Look whether a document keeps changes behind its snapshot for longer than it should.
+    Trim {
+        /// The document.
+        document: DocumentId,
+    },
     /// Bytes of a session have reached its socket.
     Written {
         /// The connection.

@@ -64,6 +64,10 @@ impl std::fmt::Display for RowKind {
     }
 }
 
+/// The first bytes of the keys of all meta rows: from the one to below the other. There is one such row
+/// for each document.
+pub const META_KEYS: (u8, u8) = (META, META + 1);
+
 /// Reads the key of a row: which kind, and of which document. `None`: not a row of a document.
 pub fn read_key(key: &[u8]) -> Option<(RowKind, DocumentId)> {
     let (kind, rest) = key.split_first()?;

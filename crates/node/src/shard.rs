@@ -126,6 +126,7 @@ impl Shard {
             Event::Subscribed { session, add, remove } => {
                 self.subscribed(now, session, &add, &remove);
             }
+            Event::Trim { document } => self.trim(now, document),
             Event::Written { session, bytes } => self.written(now, session, bytes),
             Event::Committed { batch } => self.committed(now, batch),
             Event::Archived { job, result, took } => self.archived(now, job, *result, took),
@@ -261,6 +262,15 @@ impl Shard {
                 document.subscribed(&mut self.ctx, session, add, now);
             }
         }
+    }
+
+    fn trim(&mut self, now: Now, id: DocumentId) {
+        let document = self.documents.entry(id).or_insert_with_key(|id| Document::new(id.clone()));
+        match document.wake(&mut self.ctx) {
+            Ok(()) => document.trim(&mut self.ctx, now),
+            Err(error) => document.unreadable(&mut self.ctx, error),
+        }
+        document.arm(&mut self.ctx, now);
     }
 
     fn closed(&mut self, session: SessionId) {

@@ -94,6 +94,32 @@ impl Document {
         }
     }
 
+    /// Changes behind the snapshot that are older than they need to be are deleted.
+    pub(crate) fn trim(&mut self, ctx: &mut Context, now: Now) {
+        if !self.awake || !self.may_rest() {
+            return;
+        }
+        if let Err(error) = self.try_trim(ctx, now) {
+            ctx.report(Report::Unreadable { document: self.id.clone(), error });
+        }
+    }
+
+    fn try_trim(&mut self, ctx: &mut Context, now: Now) -> Result<(), LoadError> {
+        let old = self.meta.unwrap_or_default();
+        let raw_from = self.retain(ctx, old.base, now)?;
+        if raw_from <= old.raw_from {
+            return Ok(());
+        }
+        let rows = rows::log_rows(&*ctx.store, &self.id, old.raw_from, raw_from)?;
+        let mut writes: Vec<Write> =
+            rows.iter().map(|row| rows::delete_log(&self.id, row.position)).collect();
+        let meta = Meta { raw_from, ..old };
+        writes.push(rows::put_meta(&self.id, meta));
+        self.upkeep.work = Some(Work::Compacting { meta });
+        ctx.commit_upkeep(&self.id, UpkeepBatch::Compaction, writes);
+        Ok(())
+    }
+
     /// Whether the document may leave memory altogether.
     pub(crate) fn may_go(&self, limits: &Limits, now: Now) -> bool {
         self.peers.is_empty() && self.may_rest() && now.running >= self.touched + limits.idle_after
@@ -102,6 +128,8 @@ impl Document {
     /// Whether the log may leave memory, to be read again when it is needed.
     pub(crate) fn may_rest(&self) -> bool {
         self.upkeep.is_idle()
+            && !self.waits_for_archive()
+            && (self.peers.is_empty() || !self.history.has_pending())
             && self.history.durable() == self.history.len()
             && (self.upkeep.verified >= self.history.len() || !self.awake)
     }
@@ -249,7 +277,7 @@ impl Document {
         let oldest = now.wall_ms.saturating_sub(ctx.limits.retain_age.as_millis() as u64);
         let mut left = ctx.limits.retain_bytes;
         let mut raw_from = covers;
-        if ctx.limits.retain_age.is_zero() {
+        if ctx.limits.retain_age.is_zero() || left == 0 {
             return Ok(raw_from);
         }
         for position in (old.base..covers).rev() {
@@ -329,10 +357,7 @@ impl Document {
         if let Err(error) = self.wake(ctx) {
             return self.unreadable(ctx, error);
         }
-        for peer in self.peers.values_mut() {
-            peer.standing.restart(&self.history);
-        }
-        self.forget_made();
+        self.start_over();
         for session in self.peers.keys().copied().collect::<Vec<_>>() {
             self.take_waiting(ctx, session, now);
         }

@@ -36,14 +36,16 @@ impl NewDirectory {
     /// When something is there already, or the system refuses.
     pub fn start(path: &Path) -> io::Result<Self> {
         match fs::read_dir(path) {
-            Ok(mut entries) if entries.next().is_some() => {
-                return Err(io::Error::new(
-                    io::ErrorKind::DirectoryNotEmpty,
-                    "the directory is not empty; name one that is new or empty",
-                ));
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    return Err(io::Error::new(
+                        io::ErrorKind::DirectoryNotEmpty,
+                        "the directory is not empty; name one that is new or empty",
+                    ));
+                }
             }
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
         let partial = partial_name(path)?;
         fs::create_dir_all(parent_of(path))?;

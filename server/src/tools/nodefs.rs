@@ -128,8 +128,9 @@ mod tests {
             fs::write(directory.join(file), b"x").unwrap();
         }
         let listing = list(temp.path()).unwrap();
-        let files =
-            ["snapshot/s", "incremental/a", "incremental/b"].map(|file| document.join(file)).to_vec();
+        let files = ["snapshot/s", "incremental/a", "incremental/b"]
+            .map(|file| document.join(file))
+            .to_vec();
         let id = DocumentId::from_bytes(&[1; 16]).unwrap();
         assert_eq!(listing.documents, [Entry { id, files }]);
         assert_eq!(listing.strangers, [temp.path().join("no/id")]);

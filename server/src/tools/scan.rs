@@ -53,9 +53,8 @@ fn after(mut key: Vec<u8>) -> Vec<u8> {
 /// The key of the first row at or after `start`, which cannot be read: the greatest end up to which a
 /// scan succeeds, found byte by byte.
 fn first_unreadable(store: &dyn Store, start: &[u8]) -> Vec<u8> {
-    let succeeds = |end: &[u8]| {
-        store.scan(start, end, &mut |_, _| ControlFlow::Continue(())).is_ok()
-    };
+    let succeeds =
+        |end: &[u8]| store.scan(start, end, &mut |_, _| ControlFlow::Continue(())).is_ok();
     let mut key = Vec::new();
     while key.len() < KEY_BYTES_MAX {
         let (mut low, mut high) = (0_u16, 256_u16);
@@ -104,7 +103,8 @@ mod tests {
             to: &[u8],
             visit: &mut store::Visit<'_>,
         ) -> Result<(), StoreError> {
-            for row in self.rows.iter().filter(|row| from <= row.as_slice() && row.as_slice() < to) {
+            for row in self.rows.iter().filter(|row| from <= row.as_slice() && row.as_slice() < to)
+            {
                 if self.bad.contains(row) {
                     return Err(StoreError::Stopped);
                 }
@@ -118,9 +118,12 @@ mod tests {
 
     #[test]
     fn every_readable_row_is_seen_and_every_other_is_named() {
-        let rows: Vec<Vec<u8>> =
-            (0..40_u8).map(|n| [&[n / 8, 0xff, 0][..], &vec![n; usize::from(n % 5) + 1]].concat()).collect();
-        for bad in [vec![], vec![0], vec![39], vec![3, 4, 5], vec![0, 17, 38, 39], (0..40).collect()] {
+        let rows: Vec<Vec<u8>> = (0..40_u8)
+            .map(|n| [&[n / 8, 0xff, 0][..], &vec![n; usize::from(n % 5) + 1]].concat())
+            .collect();
+        for bad in
+            [vec![], vec![0], vec![39], vec![3, 4, 5], vec![0, 17, 38, 39], (0..40).collect()]
+        {
             let bad: Vec<Vec<u8>> = bad.iter().map(|n: &usize| rows[*n].clone()).collect();
             let mut sorted = rows.clone();
             sorted.sort();
