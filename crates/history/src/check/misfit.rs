@@ -87,6 +87,9 @@ pub enum Fault {
     /// A deletion or an increment that inserts.
     #[error("it inserts a deletion or an increment")]
     InsertsNothing,
+    /// Automerge panics when it reads the spans of a text in which something was incremented.
+    #[error("it increments in a text")]
+    IncrementInText,
     /// A deletion without predecessors.
     #[error("it deletes nothing")]
     DeletesNothing,
