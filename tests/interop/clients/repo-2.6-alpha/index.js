@@ -1,0 +1,3 @@
+export * from "@automerge/automerge-repo"
+export * as Automerge from "@automerge/automerge"
+export { WebSocketClientAdapter } from "@automerge/automerge-repo-network-websocket"
