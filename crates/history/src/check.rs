@@ -127,10 +127,10 @@ impl<'a, A: Ancestry> Check<'_, 'a, A> {
         }
         match operation.action {
             Action::Make(_) if depth >= OBJECT_DEPTH_MAX => return Err(Fault::TooDeep),
-            Action::MarkBegin | Action::MarkEnd => {
-                if kind != ObjectKind::Text || !operation.insert {
-                    return Err(Fault::MarkOutsideText);
-                }
+            Action::MarkBegin | Action::MarkEnd
+                if kind != ObjectKind::Text || !operation.insert =>
+            {
+                return Err(Fault::MarkOutsideText);
             }
             Action::Delete | Action::Increment if operation.insert => {
                 return Err(Fault::InsertsNothing);

@@ -90,8 +90,10 @@ impl<'d, 'a> Draft<'d, 'a> {
     /// The text of a key.
     pub(crate) fn key(&self, number: u32) -> &str {
         let number = number as usize;
-        let old = &self.directory.keys;
-        old.get(number).map_or_else(|| self.keys[number - old.len()], |key| key)
+        match self.directory.keys.get(number) {
+            Some(key) => key,
+            None => self.keys[number - self.directory.keys.len()],
+        }
     }
 
     /// Which of two operations Automerge sorts first: by counter, then by the bytes of the actor.

@@ -44,9 +44,8 @@ impl Document {
             return Err(Refused::Chunk("not one change".into()));
         };
         let ancestors = self.ancestors(change)?;
-        let own = |change: &&Change| change.seq();
-        let same_actor = ancestors.iter().filter(|a| a.actor() == change.actor()).map(|a| own(&a));
-        if same_actor.max().unwrap_or(0) + 1 != change.seq() {
+        let own = ancestors.iter().filter(|ancestor| ancestor.actor() == change.actor());
+        if own.map(|ancestor| ancestor.seq()).max().unwrap_or(0) + 1 != change.seq() {
             return Err(Refused::Graph("its predecessor is no ancestor"));
         }
         let slot = |other: &&Change| {
@@ -64,7 +63,7 @@ impl Document {
             return Err(Refused::Graph("it is empty and leaves a gap"));
         }
         let range = |a: &&Change| (a.actor().clone(), a.start_op(), a.max_op());
-        let ancestry = Ancestors(ancestors.iter().map(|a| range(&a)).collect());
+        let ancestry = Ancestors(ancestors.iter().map(range).collect());
         let verdict = self.directory.check(change, &ancestry).map_err(Refused::Misfit)?;
         Ok((change.clone(), verdict))
     }

@@ -49,7 +49,7 @@ pub fn history(seed: u64, habits: Habits) -> Vec<Change> {
             }
             // Automerge 0.12 takes no notice of an actor's own empty changes when it isolates, and
             // makes a change whose predecessor is no ancestor, on which others panic: one or the other.
-            4 if seed % 2 == 0 => {
+            4 if seed.is_multiple_of(2) => {
                 let client = &mut clients[at];
                 client.commit();
                 let changes = client.get_changes(&[]);
@@ -64,7 +64,7 @@ pub fn history(seed: u64, habits: Habits) -> Vec<Change> {
                 let changed = clients[at].clone().with_actor(actor(&mut random));
                 clients[at] = changed;
             }
-            6 if seed % 2 == 1 => {
+            6 if !seed.is_multiple_of(2) => {
                 clients[at].empty_change(CommitOptions::default().with_time(7));
             }
             7 => {

@@ -139,7 +139,7 @@ fn mutate(change: &Change, changes: &[Change], known: &[Change], random: &mut Sm
     let ops = match random.random_range(0..4) {
         // Mostly what the change knows of, sometimes what it does not.
         0 => operations(changes),
-        1 => operations(&[change.clone()]),
+        1 => operations(std::slice::from_ref(change)),
         _ => operations(known),
     };
     for _ in 0..random.random_range(1..3) {
