@@ -237,3 +237,55 @@ fn part_keys(pointer: Pointer) -> impl Iterator<Item = Vec<u8>> {
     let parts = u32::try_from(pointer.parts()).expect("VALUE_BYTES_MAX is 264,209 parts");
     (0..parts).map(move |part| rows::part_key(pointer.generation, part))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SledStore;
+    use store::Store;
+
+    fn put(key: &[u8], length: usize) -> Write {
+        Write::Put { key: key.to_vec(), value: vec![7; length] }
+    }
+
+    /// Rows of the tree by the first byte of their key.
+    fn count(store: &SledStore, kind: &[u8]) -> usize {
+        store.db.scan_prefix(kind).count()
+    }
+
+    #[test]
+    fn parts_that_no_batch_completed_are_swept_when_the_store_is_opened() {
+        let temp = tempfile::tempdir().unwrap();
+        let open = || SledStore::open(temp.path(), &SledOptions::default()).unwrap();
+        let store = open();
+        store.commit(&[put(b"kept", 2_000_000)]).unwrap();
+        let kept = count(&store, b"p");
+        // All of a commit but its last batch, as if the process had been killed there.
+        let mut last = sled::Batch::default();
+        let value = vec![8; 3_000_000];
+        store.committer.lock().unwrap().put_parts(&value, true, &mut last).unwrap();
+        assert!(count(&store, b"p") > 2 * kept);
+        assert_eq!(count(&store, b"o"), 1);
+        drop(store);
+
+        let store = open();
+        assert_eq!((count(&store, b"p"), count(&store, b"o")), (kept, 0));
+        assert_eq!(store.get(b"kept").unwrap(), Some(vec![7; 2_000_000]));
+        store.commit(&[put(b"new", 2_000_000)]).unwrap();
+        assert_eq!(store.get(b"kept").unwrap(), Some(vec![7; 2_000_000]));
+    }
+
+    #[test]
+    fn replaced_values_leave_no_parts_behind_whatever_their_size() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = SledStore::open(temp.path(), &SledOptions::default()).unwrap();
+        for length in [5_000, 3_000_000, 10, 2_000_000, 4_000_000, 20_000] {
+            store.commit(&[put(b"a", length), put(b"b", length)]).unwrap();
+            assert_eq!(count(&store, b"p"), 2 * parts_of(&vec![0; length]), "{length} bytes");
+            assert_eq!(count(&store, b"o"), 0, "{length} bytes");
+        }
+        let deletes = [b"a", b"b"].map(|key| Write::Delete { key: key.to_vec() });
+        store.commit(&deletes).unwrap();
+        assert_eq!(count(&store, b"p") + count(&store, b"r"), 0);
+    }
+}

@@ -50,8 +50,10 @@ const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How a sled store is opened.
 #[derive(Debug, Clone)]
 pub struct SledOptions {
-    /// Bytes of pages that sled keeps in memory. It uses up to twice as much, and besides about 45 bytes
-    /// for each row of the store.
+    /// Bytes of pages that sled keeps in memory, in use. That is a wish: sled looks at its cache only after
+    /// 64 accesses in each of 256 shards, so up to 16,384 pages may be there besides, whatever this says
+    /// (measured after random reads: 90 MB in all with rows of 600 B, 240 MB with rows of 4 KiB; after
+    /// opening, and while nothing is read, 20 MB for 400,000 rows).
     pub cache_bytes: u64,
     /// Leaves out the `fdatasync`, and breaks the contract: a planted bug, to show that the power-loss
     /// test notices.
@@ -143,7 +145,9 @@ impl SledStore {
             }
             match self.db.get(key).map_err(|e| sled_error("read", self.path(), e))? {
                 Some(same) if same == row => {
-                    return Err(damaged(format!("parts of the value of row {key:02x?} are missing")));
+                    return Err(damaged(format!(
+                        "parts of the value of row {key:02x?} are missing"
+                    )));
                 }
                 Some(newer) => row = newer,
                 None => return Ok(None),

@@ -343,8 +343,10 @@ pub fn random_work_equals_a_map(subject: &impl Subject) {
             let (a, b) = (random_key(&mut generator), random_key(&mut generator));
             assert!(store.get(&a).unwrap() == model.get(&a).cloned(), "seed {seed} turn {turn}");
             let (from, to) = if a < b { (a, b) } else { (b, a) };
-            let expected: Vec<_> =
-                model.range(from.clone()..to.clone()).map(|(k, v)| (k.clone(), v.clone())).collect();
+            let expected: Vec<_> = model
+                .range(from.clone()..to.clone())
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect();
             assert!(scanned(&*store, &from, &to) == expected, "seed {seed} turn {turn}");
             if generator.one_in(40) {
                 drop(store);
@@ -410,8 +412,7 @@ fn random_batch(generator: &mut Seeded) -> Vec<Write> {
                 return Write::Delete { key };
             }
             let length_max = [1, 50, 5000, 20_000][generator.below(4)];
-            let length =
-                if generator.one_in(60) { 1_500_000 } else { generator.below(length_max) };
+            let length = if generator.one_in(60) { 1_500_000 } else { generator.below(length_max) };
             Write::Put { key, value: generator.bytes(length) }
         })
         .collect()

@@ -42,7 +42,9 @@ impl StoreDirectory {
         if stranger && !has(CREATING) && !has(main) {
             return Err(StoreError::corrupt(
                 path,
-                format!("the directory is not empty, yet holds no store (there is no file {main:?})"),
+                format!(
+                    "the directory is not empty, yet holds no store (there is no file {main:?})"
+                ),
             ));
         }
         let lock = take_lock(path)?;

@@ -31,6 +31,8 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod directory;
+#[cfg(feature = "conformance")]
+pub mod measure;
 mod memory;
 #[cfg(feature = "conformance")]
 pub mod power_loss;

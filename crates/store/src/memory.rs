@@ -18,6 +18,8 @@ const PATH: &str = "memory";
 const SCAN_ROWS: usize = 256;
 
 type Rows = BTreeMap<Vec<u8>, Arc<[u8]>>;
+/// Some rows of a scan, and what ended it early.
+type Page = (Vec<(Vec<u8>, Arc<[u8]>)>, Option<StoreError>);
 
 /// What goes wrong with one commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -273,11 +275,7 @@ impl Inner {
     }
 
     /// The next rows of a scan, up to the first that cannot be read.
-    fn some_rows(
-        &self,
-        after: &Bound<Vec<u8>>,
-        to: &[u8],
-    ) -> (Vec<(Vec<u8>, Arc<[u8]>)>, Option<StoreError>) {
+    fn some_rows(&self, after: &Bound<Vec<u8>>, to: &[u8]) -> Page {
         let mut rows = Vec::new();
         for (key, value) in self.live.range((after.clone(), Bound::Unbounded)).take(SCAN_ROWS) {
             if key.as_slice() >= to {

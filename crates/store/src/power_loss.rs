@@ -98,8 +98,8 @@ pub fn run(trial: &Trial) -> Option<Outcome> {
         // Now and then during the opening, else after some batches and in the middle of one.
         let wanted = if cycle % 8 == 7 { 0 } else { 1 + generator.below(place.batches_max) as u64 };
         let mut child = place.start(trial, None);
-        let acknowledged = child.acknowledged(wanted).unwrap_or(before).max(before);
-        child.kill();
+        child.acknowledged(wanted);
+        let acknowledged = child.kill().unwrap_or(before).max(before);
         outcome.acknowledged += acknowledged - before;
 
         let survived = history.look(trial.open, &place.live, acknowledged);
@@ -132,10 +132,10 @@ pub fn run_with_fault(trial: &Trial, fault: DiskFault) -> Option<(String, String
     let place = Place::new(trial)?;
     place.make_all_durable();
     let mut child = place.start(trial, Some(fault));
-    let acknowledged = child.acknowledged(u64::MAX).unwrap_or(0);
+    child.acknowledged(u64::MAX);
     let first = child.line_after("failed ").expect("the child met the fault");
     let second = child.line_after("then ").expect("the child tried again");
-    child.kill();
+    let acknowledged = child.kill().unwrap_or(0);
     place.lose_power();
     let found = History::new(trial).look(trial.open, &place.copy_of_live(), acknowledged);
     assert!(matches!(found, Found::Batches(n) if n >= acknowledged), "{fault:?}: {found:?}");
@@ -363,7 +363,9 @@ impl Place {
             return true;
         }
         assert!(env::var_os("CI").is_none(), "the power-loss tests need a C compiler");
-        eprintln!("\n*** SKIPPED: no C compiler (cc), so no power-loss test. Durability is UNTESTED. ***\n");
+        eprintln!(
+            "\n*** SKIPPED: no C compiler (cc), so no power-loss test. Durability is UNTESTED. ***\n"
+        );
         false
     }
 
@@ -412,7 +414,7 @@ impl Place {
         };
         let mut child = command.spawn().expect("this program starts");
         let lines = BufReader::new(child.stdout.take().expect("piped"));
-        Running { child, lines, last: String::new() }
+        Running { child, lines, last: String::new(), acknowledged: None }
     }
 }
 
@@ -430,30 +432,25 @@ struct Running {
     child: Child,
     lines: BufReader<std::process::ChildStdout>,
     last: String,
+    /// The last batch of which it has said that it is durable.
+    acknowledged: Option<u64>,
 }
 
 impl Running {
-    /// Waits until the child has acknowledged `wanted` batches, opens, or fails; the last one it
-    /// acknowledged. (Opening a store acknowledges what is in it; 0 waits for the beginning of that.)
-    fn acknowledged(&mut self, wanted: u64) -> Option<u64> {
-        let (mut first, mut last) = (None, None);
+    /// Waits until the child has acknowledged `wanted` batches, or fails. (Opening a store acknowledges what
+    /// is in it; 0 waits for the beginning of that.)
+    fn acknowledged(&mut self, wanted: u64) {
+        let mut first = None;
         while self.next_line() {
-            if wanted == 0 && self.last == "opening" {
-                break;
-            }
-            if let Some(n) = self.last.strip_prefix("ack ") {
-                let n: u64 = n.parse().expect("a number");
-                last = Some(n);
-                if n - *first.get_or_insert(n) >= wanted {
-                    break;
-                }
-            }
-            if self.last.starts_with("failed ") {
-                break;
+            let enough = match self.acknowledged {
+                Some(n) => n - *first.get_or_insert(n) >= wanted,
+                None => wanted == 0 && self.last == "opening",
+            };
+            if enough || self.last.starts_with("failed ") {
+                return;
             }
         }
-        assert!(!self.last.is_empty(), "the child ended by itself");
-        last
+        panic!("the child ended by itself");
     }
 
     /// What follows the prefix in the current line or a later one.
@@ -473,6 +470,9 @@ impl Running {
         self.last.clear();
         let read = self.lines.read_line(&mut self.last).expect("the child's words");
         self.last.truncate(self.last.trim_end().len());
+        if let Some(n) = self.last.strip_prefix("ack ") {
+            self.acknowledged = Some(n.parse().expect("a number"));
+        }
         // The test framework's own lines and empty ones do not matter, but they are not the end.
         if read > 0 && self.last.is_empty() {
             return self.next_line();
@@ -480,9 +480,13 @@ impl Running {
         read > 0
     }
 
-    fn kill(mut self) {
+    /// Kills it; the last batch that it acknowledged. What it had said by then counts, also when nobody had
+    /// read it yet.
+    fn kill(mut self) -> Option<u64> {
         self.child.kill().expect("the child is killed");
         self.child.wait().expect("the child is dead");
+        while self.next_line() {}
+        self.acknowledged
     }
 }
 
