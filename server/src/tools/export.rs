@@ -1,7 +1,7 @@
 //! `tributary export`: documents as files that every Automerge tool reads.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use archive::{Answer, Job};
 use history::chunk::Change;
@@ -46,7 +46,7 @@ pub fn run(args: &ExportArgs) -> Result<(), Failure> {
     let archive = Archive::start(&config)?;
     let mut export = Export { store: &*store, archive };
     match document {
-        Some(id) => export.one(&id, (!to_stdout).then_some(&args.to)),
+        Some(id) => export.one(&id, (!to_stdout).then_some(args.to.as_path())),
         None => export.all(&args.to),
     }
 }
@@ -79,7 +79,7 @@ struct Saved {
 }
 
 impl Export<'_> {
-    fn one(&mut self, id: &DocumentId, to: Option<&PathBuf>) -> Result<(), Failure> {
+    fn one(&mut self, id: &DocumentId, to: Option<&Path>) -> Result<(), Failure> {
         let failed = |why: String| Failure::Found(format!("automerge:{id}: {why}"));
         let saved = self.save(id).map_err(failed)?;
         let Some(path) = to else {
@@ -105,7 +105,7 @@ impl Export<'_> {
         Ok(())
     }
 
-    fn all(&mut self, to: &PathBuf) -> Result<(), Failure> {
+    fn all(&mut self, to: &Path) -> Result<(), Failure> {
         let unwritable = |error: std::io::Error| {
             Failure::Found(format!("{} cannot be written: {error}", to.display()))
         };
@@ -188,7 +188,7 @@ impl Export<'_> {
 mod tests {
     use super::*;
 
-    const ID: &str = "p3uU8hN9wrNpsGCwfkeef2LzF9d";
+    const ID: &str = "p3u5PhN9wrNpsGCwfkeef2LzF9";
 
     #[test]
     fn a_document_is_named_by_its_id_or_its_url() {

@@ -109,13 +109,13 @@ mod tests {
         let path = snapshot_path(&id, &heads);
         // SHA-256 of sixty-four zeros.
         let name = "60e05bd1b195af2f94112fa7197a5c88289058840ce7c6df9693756bc6250f55";
-        assert_eq!(path, Path::new("p3/uU8hN9wrNpsGCwfkeef2LzF9d/snapshot").join(name));
+        assert_eq!(path, Path::new("p3/u5PhN9wrNpsGCwfkeef2LzF9/snapshot").join(name));
     }
 
     #[test]
     fn documents_are_found_and_the_rest_is_left_alone() {
         let temp = tempfile::tempdir().unwrap();
-        let document = temp.path().join("p3/uU8hN9wrNpsGCwfkeef2LzF9d");
+        let document = temp.path().join("p3/u5PhN9wrNpsGCwfkeef2LzF9");
         for (directory, file) in [
             (document.join("snapshot"), "s"),
             (document.join("incremental"), "b"),

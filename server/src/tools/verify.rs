@@ -76,7 +76,7 @@ pub fn run(flags: &StoreFlags) -> Result<(), Failure> {
     match damage {
         0 => Ok(()),
         _ => Err(Failure::Found(format!(
-            "{damage} things are wrong in {}, {bad_documents} documents are damaged",
+            "damage in {}: {damage} problems, in {bad_documents} documents",
             config.data.display()
         ))),
     }
