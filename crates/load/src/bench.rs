@@ -1,0 +1,246 @@
+//! What all rows share: the script, the servers' data directories, and how documents get into a
+//! server.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::net::ConnId;
+use crate::script::{AutomergeScript, Edit, YjsScript, read_trace, text_after};
+use crate::server::{Kind, Programs, Server};
+use crate::session::{Session, Start};
+use crate::world::{Duty, World};
+use crate::{automerge_session, yjs_session};
+
+/// How long a server may take to start on an empty directory, or to stop.
+const SERVER_LIMIT: Duration = Duration::from_secs(60);
+
+/// The bench.
+pub struct Bench {
+    /// Fewer and shorter, to see that all of it works.
+    pub quick: bool,
+    edits: Vec<Edit>,
+    programs: Programs,
+    directory: PathBuf,
+    automerge: Rc<automerge_session::Shared>,
+    yjs: Rc<yjs_session::Shared>,
+    whole: RefCell<HashMap<Saved, Rc<Vec<u8>>>>,
+}
+
+/// Whether it is in the format of Yjs, and of how many edits.
+type Saved = (bool, usize);
+
+/// How a document gets into a server.
+#[derive(Clone, Copy)]
+pub enum Upload {
+    /// As its single changes, many a message: the way of a document that was typed here.
+    Typed,
+    /// As one chunk: the way of a document that comes from elsewhere.
+    Whole,
+}
+
+impl Bench {
+    /// Reads the recording and prepares the changes; `directory` takes caches, data and logs.
+    ///
+    /// # Errors
+    /// If the recording is missing or the directory cannot be written.
+    pub fn prepare(
+        trace: &std::path::Path,
+        programs: Programs,
+        directory: PathBuf,
+        quick: bool,
+    ) -> Result<Self, String> {
+        let edits = read_trace(trace)?;
+        let cache = directory.join("scripts");
+        let automerge = AutomergeScript::prepare(&edits, &cache)?;
+        let yjs = YjsScript::prepare(&edits, &cache)?;
+        fs::create_dir_all(directory.join("logs")).map_err(|error| error.to_string())?;
+        Ok(Self {
+            quick,
+            edits,
+            programs,
+            directory,
+            automerge: Rc::new(automerge_session::Shared::new(automerge)),
+            yjs: Rc::new(yjs_session::Shared::new(yjs)),
+            whole: RefCell::default(),
+        })
+    }
+
+    /// Edits in the recording.
+    pub fn edits(&self) -> usize {
+        self.edits.len()
+    }
+
+    /// One number of two: the full one, or the one of a quick run.
+    pub fn size(&self, full: usize, quick: usize) -> usize {
+        if self.quick { quick } else { full }
+    }
+
+    /// Starts a server on an empty directory.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn fresh(&self, kind: Kind) -> Result<Server, String> {
+        let data = self.data(kind);
+        if data.exists() {
+            fs::remove_dir_all(&data).map_err(|error| error.to_string())?;
+        }
+        fs::create_dir_all(&data).map_err(|error| error.to_string())?;
+        self.restart(kind, SERVER_LIMIT)
+    }
+
+    /// Starts a server on the directory that it had before.
+    ///
+    /// # Errors
+    /// If it does not start within `limit`.
+    pub fn restart(&self, kind: Kind, limit: Duration) -> Result<Server, String> {
+        let log = self.directory.join("logs").join(format!("{}.log", kind.name()));
+        Server::start(&self.programs, kind, &self.data(kind), &log, limit)
+    }
+
+    /// Stops a server as an operator does.
+    ///
+    /// # Errors
+    /// If it does not stop.
+    pub fn stop(&self, server: Server) -> Result<(), String> {
+        server.stop(SERVER_LIMIT)
+    }
+
+    /// Where a server keeps its data.
+    pub fn data(&self, kind: Kind) -> PathBuf {
+        self.directory.join("data").join(kind.name())
+    }
+
+    /// A client of a server, on document number `document`.
+    pub fn session(
+        &self,
+        kind: Kind,
+        document: usize,
+        client: usize,
+        start: Start,
+    ) -> Box<dyn Session> {
+        let id = document_id(document);
+        if kind.is_yjs() {
+            Box::new(yjs_session::YjsSession::new(Rc::clone(&self.yjs), &id, start))
+        } else {
+            let name = format!("peer-load{client:06}");
+            let shared = Rc::clone(&self.automerge);
+            Box::new(automerge_session::AutomergeSession::new(shared, name, id, start))
+        }
+    }
+
+    /// The document of the first `length` edits as one chunk, in the server's own format.
+    ///
+    /// # Errors
+    /// Only if the script is damaged.
+    pub fn whole(&self, kind: Kind, length: usize) -> Result<Rc<Vec<u8>>, String> {
+        if let Some(known) = self.whole.borrow().get(&(kind.is_yjs(), length)) {
+            return Ok(Rc::clone(known));
+        }
+        let made = if kind.is_yjs() {
+            self.yjs.script.state(length)?
+        } else {
+            self.automerge.script.document(length)?
+        };
+        let made = Rc::new(made);
+        self.whole.borrow_mut().insert((kind.is_yjs(), length), Rc::clone(&made));
+        Ok(made)
+    }
+
+    /// Connects a writer that hands in the first `length` edits of a document.
+    ///
+    /// # Errors
+    /// If there is no socket to be had.
+    pub fn upload(
+        &self,
+        world: &mut World,
+        kind: Kind,
+        document: usize,
+        length: usize,
+        upload: Upload,
+    ) -> Result<ConnId, String> {
+        let (start, duty) = match upload {
+            Upload::Typed => (Start::Typist, Duty::Write { to: length, batch: 250, window: 1_000 }),
+            Upload::Whole => (Start::Holder(length, self.whole(kind, length)?), Duty::Paced),
+        };
+        // Writers are numbered apart from readers: two clients of one name push each other out.
+        let session = self.session(kind, document, 900_000 - document, start);
+        world.connect(session, document, duty, length)
+    }
+
+    /// Hands in documents `0..count`, each over its own connection, some at a time. Returns how
+    /// many the server had acknowledged by the deadline; all connections are closed then.
+    ///
+    /// # Errors
+    /// If a client failed.
+    pub fn upload_all(
+        &self,
+        world: &mut World,
+        kind: Kind,
+        count: usize,
+        length: usize,
+        upload: Upload,
+        deadline: Instant,
+    ) -> Result<usize, String> {
+        const AT_ONCE: usize = 16;
+        let mut open: Vec<ConnId> = Vec::new();
+        let (mut next, mut done) = (0, 0);
+        while done < count && Instant::now() < deadline {
+            while next < count && open.len() < AT_ONCE {
+                open.push(self.upload(world, kind, next, length, upload)?);
+                next += 1;
+            }
+            world.turn(deadline)?;
+            for at in (0..open.len()).rev() {
+                if world.done(open[at]) {
+                    world.close(open.swap_remove(at));
+                    done += 1;
+                }
+            }
+        }
+        for id in open {
+            world.close(id);
+        }
+        Ok(done)
+    }
+
+    /// Lets a real client, with the real library, download a document, and compares its text with
+    /// what was typed.
+    ///
+    /// # Errors
+    /// If it is another text, or does not come within `limit`.
+    pub fn check(
+        &self,
+        world: &mut World,
+        kind: Kind,
+        document: usize,
+        length: usize,
+        limit: Duration,
+    ) -> Result<(), String> {
+        let session = self.session(kind, document, 999_999, Start::Checker);
+        let id = world.connect(session, document, Duty::Read, length)?;
+        if !world.run_until_all_done(Instant::now() + limit)? {
+            return Err(format!(
+                "a real client had {} of {length} edits after {} s",
+                world.standing(id).held,
+                limit.as_secs()
+            ));
+        }
+        world.check(id, &text_after(&self.edits[..length]))?;
+        world.close(id);
+        Ok(())
+    }
+}
+
+/// The id of a document: the text form of a UUID that says which one it is.
+fn document_id(document: usize) -> String {
+    let mut uuid = [0x5A; 16];
+    uuid[..8].copy_from_slice(&(document as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
+    uuid[12..].copy_from_slice(&(document as u32).to_be_bytes());
+    uuid[6] = 0x40 | (uuid[6] & 0x0F);
+    uuid[8] = 0x80 | (uuid[8] & 0x3F);
+    bs58::encode(uuid).with_check().into_string()
+}
