@@ -16,12 +16,12 @@ use crate::honest::{Habits, history};
 #[test]
 fn whatever_honest_clients_do_is_accepted_in_any_causal_order() {
     let mut needs_crdt = 0;
-    for seed in 0..200 {
+    for seed in seeds(200) {
         let mut random = SmallRng::seed_from_u64(seed);
         let habits = Habits {
             clients: random.random_range(1..5),
             steps: random.random_range(10..80),
-            marks: seed % 4 != 0,
+            marks: seed % 3 != 0,
         };
         let changes = history(seed, habits);
         for _ in 0..2 {
@@ -42,12 +42,12 @@ fn whatever_honest_clients_do_is_accepted_in_any_causal_order() {
 
 #[test]
 fn automerge_itself_survives_what_honest_clients_do() {
-    for seed in 0..100 {
+    for seed in seeds(60) {
         let mut random = SmallRng::seed_from_u64(seed);
         let habits = Habits {
             clients: random.random_range(1..5),
             steps: random.random_range(10..80),
-            marks: seed % 4 != 0,
+            marks: seed % 3 != 0,
         };
         survives(&history(seed, habits), seed, 5).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
     }
@@ -56,8 +56,7 @@ fn automerge_itself_survives_what_honest_clients_do() {
 #[test]
 fn whatever_is_accepted_applies_saves_loads_and_reads_in_any_causal_order() {
     let (mut accepted, mut refused, mut needs_crdt) = (0, BTreeMap::<String, usize>::new(), 0);
-    let seeds = seeds(60);
-    for seed in seeds {
+    for seed in seeds(25) {
         let mut random = SmallRng::seed_from_u64(seed);
         let changes = history(seed, Habits { clients: 3, steps: 30, marks: seed % 3 != 0 });
         for _ in 0..12 {
@@ -66,7 +65,9 @@ fn whatever_is_accepted_applies_saves_loads_and_reads_in_any_causal_order() {
             let mut known = without_descendants(&changes, at);
             let mut document = Document::default();
             for change in &known {
-                document.offer(change.raw_bytes(), true).unwrap();
+                if let Err(refused) = document.offer(change.raw_bytes(), true) {
+                    panic!("seed {seed}: {refused:?}\n{}", in_short(change));
+                }
             }
             for _ in 0..8 {
                 let mutated = mutate(&changes[at], &changes, &known, &mut random);
