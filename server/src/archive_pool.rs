@@ -20,6 +20,8 @@ pub const WORKER_COMMAND: &str = "archive-worker";
 const STACK_BYTES: u64 = 16 << 20;
 /// How many further jobs may be spent on finding out which change killed a worker.
 const CULPRIT_ASKS_MAX: usize = 24;
+/// How many changes of one message may kill a worker before the message is given up.
+const KILLERS_MAX: usize = 4;
 /// A worker that has had nothing to do for so long ends, and its memory with it.
 const REST_AFTER: Duration = Duration::from_secs(30);
 
@@ -75,7 +77,7 @@ fn work(requests: &Mutex<Receiver<Request>>, config: &WorkerConfig, metrics: &Me
         };
         let started = Instant::now();
         let result = match worker.take().map_or_else(|| Worker::spawn(config), Ok) {
-            Ok(ready) => ask(worker.insert(ready), &request.task),
+            Ok(ready) => ask(worker.insert(ready), &request.task, KILLERS_MAX),
             Err(error) => Err(ArchiveFailure::Unavailable(error.to_string())),
         };
         let took = started.elapsed();
@@ -85,33 +87,47 @@ fn work(requests: &Mutex<Receiver<Request>>, config: &WorkerConfig, metrics: &Me
     }
 }
 
-fn ask(worker: &mut Worker, job: &Job) -> ArchiveResult {
+fn ask(worker: &mut Worker, job: &Job, killers_max: usize) -> ArchiveResult {
     match worker.ask(job) {
         Ok(answer) => Ok(answer),
         Err(WorkerError::Job(failure)) => Err(failure.into()),
         Err(WorkerError::Died { after, status, .. }) => {
             tracing::warn!(%status, "an archive worker died of a job");
-            blame(worker, job, after)
+            blame(worker, job, after, killers_max)
         }
         Err(WorkerError::TimedOut { after, seconds }) => {
             tracing::warn!(seconds, "an archive worker was killed, its job took too long");
-            blame(worker, job, after)
+            blame(worker, job, after, killers_max)
         }
         Err(other) => Err(ArchiveFailure::Unavailable(other.to_string())),
     }
 }
 
 /// Finds the change that killed a worker, so that it is refused and not tried again and again.
-fn blame(worker: &mut Worker, job: &Job, after: Option<archive::Progress>) -> ArchiveResult {
+fn blame(
+    worker: &mut Worker,
+    job: &Job,
+    after: Option<archive::Progress>,
+    killers_max: usize,
+) -> ArchiveResult {
     let unavailable = |what: String| Err(ArchiveFailure::Unavailable(what));
     match worker.find_culprit(job, after, CULPRIT_ASKS_MAX) {
         Ok(Culprit::One { index, how }) => match job {
-            Job::Judge { candidates, .. } => {
-                // What comes after the one that kills cannot be judged on top of it.
-                let verdicts = (0..candidates.len())
-                    .map(|candidate| if candidate < index { Ok(()) } else { Err(reason(&how)) });
-                Ok(Answer::Judged(verdicts.collect()))
+            Job::Judge { snapshot, changes, candidates } if killers_max > 0 => {
+                // The others are judged without it; what builds on it lacks a dependency then.
+                let mut others = candidates.clone();
+                others.remove(index);
+                let (snapshot, changes) = (snapshot.clone(), changes.clone());
+                let without = Job::Judge { snapshot, changes, candidates: others };
+                match ask(worker, &without, killers_max - 1)? {
+                    Answer::Judged(mut verdicts) => {
+                        verdicts.insert(index, Err(reason(&how)));
+                        Ok(Answer::Judged(verdicts))
+                    }
+                    _ => unavailable("an answer to another question".to_owned()),
+                }
             }
+            Job::Judge { .. } => unavailable("too many changes that kill a worker".to_owned()),
             _ => Err(Failure::Change { index, hash: None, reason: reason(&how) }.into()),
         },
         Ok(Culprit::Base(how)) => match job {

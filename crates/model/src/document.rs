@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn sixteen_bytes_of_one_have_the_text_that_automerge_repo_gives_them() {
         let id = DocumentId::from_bytes(&[1; 16]).unwrap();
-        assert_eq!(id.to_string(), "p3uU8hN9wrNpsGCwfkeef2LzF9d");
+        assert_eq!(id.to_string(), "p3u5PhN9wrNpsGCwfkeef2LzF9");
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub enum ParseUrlError {
 mod tests {
     use super::*;
 
-    const ID: &str = "p3uU8hN9wrNpsGCwfkeef2LzF9d";
+    const ID: &str = "p3u5PhN9wrNpsGCwfkeef2LzF9";
 
     #[test]
     fn every_form_that_clients_write_names_the_document() {
