@@ -32,8 +32,11 @@ const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 /// How much a message may make us, and later everybody who reads the document, spend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes that all deflated parts of one call may inflate to, together.
+    /// Bytes that all deflated parts of one call may inflate to, together, however few were received.
     pub inflated_bytes_max: usize,
+    /// Bytes that each received byte adds to [`Limits::inflated_bytes_max`]. Documents deflate to a
+    /// fifth or so; a bomb, to a thousandth.
+    pub inflated_bytes_per_byte: usize,
     /// Operations of one change that are free. A run-length makes a million of them out of twenty
     /// bytes, so this bounds what a tiny change costs; a long change earns more, see the next.
     pub operations_max: u64,
@@ -55,6 +58,8 @@ pub struct Limits {
 impl Limits {
     /// [`Limits::inflated_bytes_max`] unless configured: as much as a frame may hold, 64 MiB.
     pub const INFLATED_BYTES: usize = 64 << 20;
+    /// [`Limits::inflated_bytes_per_byte`] unless configured.
+    pub const INFLATED_BYTES_PER_BYTE: usize = 16;
     /// [`Limits::operations_max`] unless configured.
     pub const OPERATIONS: u64 = 1_000_000;
     /// [`Limits::operations_per_byte`] unless configured.
@@ -75,6 +80,7 @@ impl Limits {
     fn trusted() -> Self {
         Self {
             inflated_bytes_max: u32::MAX as usize,
+            inflated_bytes_per_byte: 0,
             operations_max: u64::from(u32::MAX),
             operations_per_byte: 0,
             actors_max: usize::MAX,
@@ -90,6 +96,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             inflated_bytes_max: Self::INFLATED_BYTES,
+            inflated_bytes_per_byte: Self::INFLATED_BYTES_PER_BYTE,
             operations_max: Self::OPERATIONS,
             operations_per_byte: Self::OPERATIONS_PER_BYTE,
             actors_max: Self::ACTORS,
@@ -200,7 +207,7 @@ impl Change {
     pub fn body(&self) -> Result<Cow<'_, [u8]>, ChunkError> {
         let body = &self.0.bytes[self.0.body_at..];
         if self.0.deflated {
-            inflate::inflate(body, &mut Budget::new(&Limits::trusted())).map(Cow::Owned)
+            inflate::inflate(body, &mut Budget::new(&Limits::trusted(), 0)).map(Cow::Owned)
         } else {
             Ok(Cow::Borrowed(body))
         }
@@ -227,7 +234,7 @@ impl fmt::Debug for Change {
 /// The first thing that is wrong with it. Nothing of a list item with an error should be used: an
 /// honest sender makes none, so the rest says nothing.
 pub fn read_chunks(bytes: &[u8], limits: &Limits) -> Result<Vec<Chunk>, ChunkError> {
-    let mut budget = Budget::new(limits);
+    let mut budget = Budget::new(limits, bytes.len());
     let mut rest = bytes;
     let mut chunks = Vec::with_capacity(1);
     while !rest.is_empty() {
@@ -265,7 +272,7 @@ pub fn read_change(bytes: &[u8]) -> Result<Change, ChunkError> {
     let limits = Limits::trusted();
     match frame.kind {
         Kind::Change | Kind::Deflated => {
-            change(&frame, &limits, &mut Budget::new(&limits), Depth::Header)
+            change(&frame, &limits, &mut Budget::new(&limits, 0), Depth::Header)
         }
         Kind::Document | Kind::Bundle => Err(ChunkError::NotAChange),
     }
@@ -341,8 +348,9 @@ struct Budget {
 }
 
 impl Budget {
-    fn new(limits: &Limits) -> Self {
-        let inflated_bytes_max = limits.inflated_bytes_max;
+    fn new(limits: &Limits, received: usize) -> Self {
+        let earned = limits.inflated_bytes_per_byte.saturating_mul(received);
+        let inflated_bytes_max = limits.inflated_bytes_max.saturating_add(earned);
         Self { inflated_bytes: inflated_bytes_max, inflated_bytes_max }
     }
 }

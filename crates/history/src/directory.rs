@@ -2,7 +2,7 @@
 //!
 //! Of each operation: the object, and the key, element or place in it. Of each object: kind and
 //! depth. No values, and nothing of deletions and increments, to which nothing may refer. Alike
-//! operations of one actor with successive counters are one entry ([`Run`]), so typing costs an
+//! operations of one actor with successive counters are one entry (a run), so typing costs an
 //! entry per jump of the cursor, and a deletion costs nothing.
 
 mod draft;
@@ -167,6 +167,10 @@ impl Directory {
 
     fn add_run(&mut self, actor: usize, run: Run) {
         let runs = &mut self.runs[actor];
+        if runs.last().is_some_and(|last| run.start < last.end()) {
+            // Not in causal order: left out, like all that does not fit.
+            return;
+        }
         if !runs.last_mut().is_some_and(|last| last.join(&run, actor as u32)) {
             runs.push(run);
         }

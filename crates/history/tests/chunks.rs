@@ -238,11 +238,12 @@ fn a_deflated_change_may_not_inflate_past_the_bound_nor_trail_data() {
     let bytes = change.bytes().into_owned();
     assert!(bytes.len() < 4000);
     one_change(&bytes).unwrap();
-    let limits = Limits { inflated_bytes_max: 1 << 20, ..Limits::default() };
+    let limits =
+        Limits { inflated_bytes_max: 1 << 20, inflated_bytes_per_byte: 0, ..Limits::default() };
     let refused = read_chunks(&bytes, &limits).unwrap_err();
     assert_eq!(refused, ChunkError::TooLarge { inflated_bytes_max: 1 << 20 });
     // All chunks of one list item share the budget.
-    let limits = Limits { inflated_bytes_max: 3 << 19, ..Limits::default() };
+    let limits = Limits { inflated_bytes_max: 3 << 19, ..limits };
     read_chunks(&bytes, &limits).unwrap();
     let refused = read_chunks(&[&bytes[..], &bytes].concat(), &limits).unwrap_err();
     assert_eq!(refused, ChunkError::TooLarge { inflated_bytes_max: 3 << 19 });
@@ -371,6 +372,7 @@ fn documents_and_bundles_pass_whole_and_bombs_in_them_do_not() {
     use automerge::transaction::Transactable;
     doc.put(automerge::ROOT, "zeros", vec![0_u8; 1 << 20]).unwrap();
     let saved = doc.save();
-    let limits = Limits { inflated_bytes_max: 1 << 19, ..Limits::default() };
+    let limits =
+        Limits { inflated_bytes_max: 1 << 19, inflated_bytes_per_byte: 0, ..Limits::default() };
     assert!(matches!(read_chunks(&saved, &limits), Err(ChunkError::TooLarge { .. })));
 }

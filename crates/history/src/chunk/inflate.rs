@@ -4,6 +4,34 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use super::{Budget, ChunkError, Malformed};
 
+/// How many bytes `deflated` inflates to, as long as `budget` lasts, without keeping them.
+pub(super) fn measure(deflated: &[u8], budget: &mut Budget) -> Result<u64, ChunkError> {
+    const WINDOW_BYTES: usize = 64 << 10;
+    let mut inflater = Decompress::new(false);
+    let mut window = vec![0; WINDOW_BYTES];
+    loop {
+        let (read, written) = (inflater.total_in(), inflater.total_out());
+        let status = inflater
+            .decompress(&deflated[read as usize..], &mut window, FlushDecompress::None)
+            .map_err(|_| Malformed::Deflate)?;
+        let written = inflater.total_out() - written;
+        budget.inflated_bytes = budget
+            .inflated_bytes
+            .checked_sub(written as usize)
+            .ok_or(ChunkError::TooLarge { inflated_bytes_max: budget.inflated_bytes_max })?;
+        match status {
+            Status::StreamEnd if (inflater.total_in() as usize) < deflated.len() => {
+                return Err(ChunkError::TrailingData);
+            }
+            Status::StreamEnd => return Ok(inflater.total_out()),
+            _ if written == 0 && inflater.total_in() == read => {
+                return Err(Malformed::Deflate.into());
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Inflates all of `deflated`, as long as `budget` lasts.
 ///
 /// Memory is asked for as bytes come out, never because a header promises them.

@@ -6,8 +6,11 @@
 use super::body::{DEFLATED, actors, hashes};
 use super::column::{Booleans, Rle, TooMany};
 use super::cursor::Cursor;
-use super::inflate::inflate;
+use super::inflate::{inflate, measure};
 use super::{Budget, ChunkError, Limits, Malformed};
+
+/// The type of a column of values, in the low three bits of its number.
+const VALUE: u64 = 7;
 
 /// Scans the body of a document chunk.
 pub(super) fn document(
@@ -79,6 +82,14 @@ fn scan(
     let mut claimed = None;
     for &(number, length) in columns {
         let bytes = cursor.take(length)?;
+        if number & 0b111 == VALUE {
+            let length = match number & DEFLATED {
+                0 => bytes.len() as u64,
+                _ => measure(bytes, budget)?,
+            };
+            check_values(number >> 4, length, claimed.take())?;
+            continue;
+        }
         let inflated;
         let bytes = if number & DEFLATED == 0 {
             bytes
@@ -86,17 +97,12 @@ fn scan(
             inflated = inflate(bytes, budget)?;
             &inflated
         };
-        claimed = scan_column(number & !DEFLATED, bytes, claimed, limits.document_operations_max)?;
+        claimed = scan_column(number & !DEFLATED, bytes, limits.document_operations_max)?;
     }
     Ok(())
 }
 
-fn scan_column(
-    number: u64,
-    bytes: &[u8],
-    claimed: Option<(u64, u64)>,
-    max: u64,
-) -> Result<Option<(u64, u64)>, ChunkError> {
+fn scan_column(number: u64, bytes: &[u8], max: u64) -> Result<Option<(u64, u64)>, ChunkError> {
     let id = number >> 4;
     match number & 0b111 {
         // How many there are in each group: the sum counts, too.
@@ -112,7 +118,8 @@ fn scan_column(
         3 => drop(Rle::<i64>::new(bytes).count(max)?),
         4 => drop(Booleans::new(bytes).count(max)?),
         5 => drop(Rle::<&str>::new(bytes).count(max)?),
-        6 => {
+        // The lengths and kinds of values: a column with the values follows.
+        _ => {
             let (mut items, mut length) = (0_u64, 0_u64);
             Rle::<u64>::new(bytes).runs(|meta, times| {
                 items = items.saturating_add(times);
@@ -124,13 +131,17 @@ fn scan_column(
             })?;
             return Ok(Some((id, length)));
         }
-        _ => match claimed {
-            Some((meta_id, length)) if meta_id == id && length > bytes.len() as u64 => {
-                return Err(Malformed::ValueLength.into());
-            }
-            // Without lengths all values are null, and the column is empty but may be listed.
-            _ => {}
-        },
     }
     Ok(None)
+}
+
+/// Values must be as long as the lengths in the column before them claim. Without lengths all are
+/// null, and the column is empty but may be listed.
+fn check_values(id: u64, length: u64, claimed: Option<(u64, u64)>) -> Result<(), Malformed> {
+    match claimed {
+        Some((meta_id, claimed)) if meta_id == id && claimed > length => {
+            Err(Malformed::ValueLength)
+        }
+        _ => Ok(()),
+    }
 }

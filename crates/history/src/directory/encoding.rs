@@ -83,7 +83,7 @@ fn encode_run(bytes: &mut Vec<u8>, run: &Run) {
     match place {
         Err(_) if kind == 1 => {}
         Err(key) => number(bytes, u64::from(key)),
-        // Nobody refers forward, so the difference is positive; 0 is the head.
+        // Nobody refers forward, so the difference is small; 0 instead of an actor is the head.
         Ok(OpId::HEAD) => number(bytes, 0),
         Ok(op) => {
             number(bytes, u64::from(op.actor) + 1);
@@ -214,7 +214,8 @@ impl<'a> Reader<'a> {
         if actor == 0 {
             return Some(OpId::HEAD);
         }
-        let counter = start.checked_sub(self.small()?).filter(|counter| *counter > 0)?;
-        (actor as usize <= directory.actors.len()).then_some(OpId { counter, actor: actor - 1 })
+        let counter = start.wrapping_sub(self.small()?);
+        let known = counter > 0 && actor as usize <= directory.actors.len();
+        known.then_some(OpId { counter, actor: actor - 1 })
     }
 }

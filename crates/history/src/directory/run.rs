@@ -14,7 +14,7 @@ impl OpId {
     pub(crate) const HEAD: Self = Self { counter: 0, actor: 0 };
 
     fn later(self, by: u32) -> Self {
-        Self { counter: self.counter + by, actor: self.actor }
+        Self { counter: self.counter.wrapping_add(by), actor: self.actor }
     }
 }
 

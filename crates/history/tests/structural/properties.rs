@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tributary_history::check::{Misfit, Verdict};
-use tributary_history::directory::Directory;
+use tributary_history::directory::{Directory, DirectoryError};
 
 use crate::crdt::{self, shuffled, survives};
 use crate::graph::{Document, Refused};
@@ -98,6 +98,32 @@ fn whatever_is_accepted_applies_saves_loads_and_reads_in_any_causal_order() {
     }
     println!("accepted {accepted}, to the CRDT {needs_crdt}, refused {refused:#?}");
     assert!(accepted > 100);
+}
+
+#[test]
+fn damaged_directories_are_refused_or_read_but_never_panic() {
+    let mut random = SmallRng::seed_from_u64(11);
+    for seed in 0..20 {
+        let mut document = Document::default();
+        for change in history(seed, Habits { clients: 3, steps: 30, marks: true }) {
+            document.offer(change.raw_bytes(), true).unwrap();
+        }
+        let encoded = document.directory.encode();
+        assert_eq!(Directory::decode(&encoded).as_ref(), Ok(&document.directory));
+        for _ in 0..300 {
+            let mut damaged = encoded.clone();
+            let at = random.random_range(0..damaged.len());
+            match random.random_range(0..3) {
+                0 => damaged.truncate(at),
+                1 => damaged[at] ^= 1 << random.random_range(0..8),
+                _ => damaged.insert(at, random.random()),
+            }
+            if let Ok(read) = Directory::decode(&damaged) {
+                assert_eq!(Directory::decode(&read.encode()), Ok(read));
+            }
+        }
+        assert_eq!(Directory::decode(&[9]), Err(DirectoryError::Version(9)));
+    }
 }
 
 /// As many seeds as asked for in `TRIBUTARY_SEEDS`, or so many.
