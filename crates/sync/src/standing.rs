@@ -179,8 +179,12 @@ impl Standing {
 
     /// The peer has been told, by other means, that there is nothing here: the first reply is given,
     /// and the document is news as soon as it turns up (rule R3).
+    ///
+    /// It has not heard what we hold, so what it makes next it will name and not send: until it has
+    /// shown something that is known here, we are not level.
     pub fn declined(&mut self) {
         self.reply_owed = false;
+        self.level = false;
         self.told = Some(Heads::none());
     }
 

@@ -316,3 +316,22 @@ fn a_peer_that_was_told_there_is_nothing_hears_when_there_is() {
     }
     assert_eq!(standing.answer(&history).unwrap().changes.count(), 1);
 }
+
+#[test]
+fn a_client_that_was_told_there_is_nothing_and_then_begins_is_asked_for_what_it_made() {
+    let (mut history, mut standing) = (server(), Standing::default());
+    let mut client = Client::new(1);
+    take(&mut history, &mut standing, &client.say().unwrap());
+    // `doc-unavailable` says nothing to the sync state, so the client believes that this is still
+    // its first message on the way: what it makes now it names and does not send.
+    standing.declined();
+    client.type_once(1);
+    let named = client.say().unwrap();
+    assert!(Message::decode(&named).unwrap().items.is_empty());
+    take(&mut history, &mut standing, &named);
+    let asked = standing.answer(&history).expect("it is asked");
+    client.hear(&bytes_of(&history, &asked));
+    take(&mut history, &mut standing, &client.say().unwrap());
+    commit(&mut history);
+    assert_eq!(history.heads(), &client.heads());
+}
