@@ -1,0 +1,58 @@
+// Runs the stories with every client: `node run.js [part of a client's or story's name]…`.
+//
+// SERVER names the server (see lib/server.js). The first round that fails ends the run.
+
+import { spawnSync } from "node:child_process"
+import { readdirSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+
+const here = path => fileURLToPath(new URL(path, import.meta.url))
+const wanted = process.argv.slice(2)
+
+/** Everything that a client does in the same way in every version. */
+const STORIES = [
+  "create-and-find",
+  "concurrent-edits",
+  "offline",
+  "restart",
+  "presence",
+  "remote-heads",
+  "unavailable",
+]
+const NODE_22 = here("clients/repo-2.6-alpha/node_modules/.bin/node")
+
+const rounds = [
+  { client: "repo-2.5-automerge-3.2", stories: ["raw-protocol", ...STORIES, "large"] },
+  { client: "repo-2.5-automerge-3.5", stories: [...STORIES, "traces"] },
+  { client: "repo-2.0", stories: STORIES },
+  { client: "repo-2.6-alpha", stories: [...STORIES, "mixed-versions"], node: NODE_22 },
+]
+
+const known = readdirSync(here("stories")).map(name => name.replace(".test.js", ""))
+for (const { stories } of rounds) {
+  const unknown = stories.filter(story => !known.includes(story))
+  if (unknown.length > 0) throw new Error(`no such story: ${unknown}`)
+}
+
+for (const { client, stories, node = process.execPath } of rounds) {
+  const chosen = stories.filter(
+    story => wanted.length === 0 || wanted.some(part => client.includes(part) || story.includes(part))
+  )
+  if (chosen.length === 0) continue
+  const version = spawnSync(node, ["--version"], { encoding: "utf8" }).stdout.trim()
+  console.log(`\n== ${client} on Node ${version}`)
+  const started = performance.now()
+  const { status, signal } = spawnSync(
+    node,
+    // One file at a time: two servers and their clients at once would only wait for each other.
+    ["--test", "--test-force-exit", "--test-concurrency=1", "--test-reporter=spec"].concat(
+      chosen.map(story => here(`stories/${story}.test.js`))
+    ),
+    { stdio: "inherit", env: { ...process.env, CLIENT: client } }
+  )
+  console.log(`== ${client}: ${((performance.now() - started) / 1000).toFixed(0)} s`)
+  if (status !== 0) {
+    console.error(`${client}: ${signal ?? `failed with ${status}`}`)
+    process.exit(1)
+  }
+}
