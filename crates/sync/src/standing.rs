@@ -151,6 +151,8 @@ impl Standing {
             .map_or(self.hold_until, |last| self.hold_until.max(last + 1));
         self.their_known = resolved.known;
         self.their_unknown = resolved.unknown;
+        // A peer that names what we do not have, and did not send it, has to be asked for it.
+        self.level &= self.their_unknown.is_empty();
         if !self.level {
             self.open(message, first || reopen, history);
         }

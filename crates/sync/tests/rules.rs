@@ -335,3 +335,38 @@ fn a_client_that_was_told_there_is_nothing_and_then_begins_is_asked_for_what_it_
     commit(&mut history);
     assert_eq!(history.heads(), &client.heads());
 }
+
+#[test]
+fn a_level_client_that_names_a_change_without_sending_it_is_asked_for_it() {
+    let (history, mut standing, mut client) = level(3);
+    let mut heads = client.heads().as_slice().to_vec();
+    let unknown = ChangeHash([9; 32]);
+    heads.push(unknown);
+    let named = message(&Heads::from(heads), vec![], Some(Have::nothing()), Flags::default());
+    standing.receive(&Message::decode(&named).unwrap(), &[], &history);
+    let asked = standing.answer(&history).expect("it is asked");
+    assert_eq!(asked.reply.need, [unknown]);
+}
+
+fn presumed_after_a_reset(bug: Option<Bug>) -> bool {
+    let (history, mut standing, mut client) = level(3);
+    plant(bug);
+    let reset = message(&client.heads(), vec![], Some(Have::nothing()), Flags::default());
+    standing.receive(&Message::decode(&reset).unwrap(), &[], &history);
+    // It says that it holds less than we think, so what we hold is common ground no more.
+    let held = Heads::from(vec![history.graph().hash(1)]);
+    let ask = message(&held, vec![history.graph().hash(2)], None, Flags::default());
+    let _ = standing.answer(&history);
+    let reset = message(&held, vec![], Some(Have::nothing()), Flags::default());
+    standing.receive(&Message::decode(&reset).unwrap(), &[], &history);
+    let have = standing.answer(&history).expect("a reset is answered").reply.have;
+    standing.receive(&Message::decode(&ask).unwrap(), &[], &history);
+    plant(None);
+    have.is_some_and(|have| have.last_sync == history.heads().as_slice())
+}
+
+#[test]
+fn after_a_reset_a_client_is_not_presumed_to_hold_what_it_is_sent() {
+    assert!(!presumed_after_a_reset(None));
+    assert!(presumed_after_a_reset(Some(Bug::TrustAfterReset)));
+}
