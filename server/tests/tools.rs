@@ -143,7 +143,8 @@ fn nodefs(root: &Path) -> BTreeMap<String, Vec<ChangeHash>> {
         let first = first.unwrap();
         for rest in fs::read_dir(first.path()).unwrap() {
             let rest = rest.unwrap();
-            let name = [first.file_name(), rest.file_name()].map(|name| name.into_string().unwrap());
+            let name =
+                [first.file_name(), rest.file_name()].map(|name| name.into_string().unwrap());
             let mut doc = AutoCommit::new();
             for file in fs::read_dir(rest.path().join("snapshot")).unwrap() {
                 doc.load_incremental(&fs::read(file.unwrap().path()).unwrap()).unwrap();
@@ -276,7 +277,10 @@ fn a_directory_of_the_stock_package_is_taken_in() {
     // A document that has only increments, and one of which there is only a sync state.
     let mut young = typed(2, 0);
     let name = id(2).to_string();
-    region.file(&format!("repo/{}/{}/incremental/aa", &name[..2], &name[2..]), &young.save_after(&[]));
+    region.file(
+        &format!("repo/{}/{}/incremental/aa", &name[..2], &name[2..]),
+        &young.save_after(&[]),
+    );
     let name = id(3).to_string();
     region.file(&format!("repo/{}/{}/sync-state/x", &name[..2], &name[2..]), b"state");
 
@@ -311,7 +315,9 @@ fn what_cannot_be_read_is_left_out_and_the_rest_goes_in() {
 
     let ran = region.run(&["import", &text(&region.path("repo"))]);
     assert_eq!(ran.code, 1, "{ran:?}");
-    for words in ["torn", "stranger: this is not an Automerge file", "which is nowhere", "no/document"] {
+    for words in
+        ["torn", "stranger: this is not an Automerge file", "which is nowhere", "no/document"]
+    {
         assert!(ran.err.contains(words), "{words}: {ran:?}");
     }
     assert_eq!(region.export(&id(1)).get_heads(), heads);
@@ -370,13 +376,25 @@ fn damage_behind_sound_checksums_is_found_and_named() {
         type Damage<'a> = (&'a str, &'a dyn Fn(&Region) -> Vec<Write>, DocumentId);
         let damages: [Damage; 11] = [
             ("the log", &|_| vec![rows::delete_log(&id(1), 0)], id(1)),
-            ("but not the one that says", &|_| vec![delete(rows::put_meta(&id(1), Default::default()))], id(1)),
-            ("which this program does not know", &|_| vec![put(rows::put_meta(&id(1), Default::default()), garbage())], id(1)),
+            (
+                "but not the one that says",
+                &|_| vec![delete(rows::put_meta(&id(1), Default::default()))],
+                id(1),
+            ),
+            (
+                "which this program does not know",
+                &|_| vec![put(rows::put_meta(&id(1), Default::default()), garbage())],
+                id(1),
+            ),
             ("in the log twice", &|region| vec![copy_of_log(region, 0, 9_999)], id(1)),
             ("the log has a row at 9999", &|region| last_log_moved(region, 9_999), id(1)),
             ("directory is missing", &|_| vec![delete(rows::put_directory(&id(2), vec![]))], id(2)),
             ("malformed", &|_| vec![rows::put_directory(&id(2), garbage())], id(2)),
-            ("directory does not describe", &|_| vec![rows::put_directory(&id(2), other_directory())], id(2)),
+            (
+                "directory does not describe",
+                &|_| vec![rows::put_directory(&id(2), other_directory())],
+                id(2),
+            ),
             ("index", &|_| vec![rows::put_index(&id(2), 0, garbage())], id(2)),
             ("snapshot has", &|_| vec![rows::put_snapshot(&id(2), typed(2, 20).save())], id(2)),
             (
@@ -535,7 +553,11 @@ fn a_store_that_is_in_use_is_left_alone() {
         region.import(&mut typed(1, 1), &id(1));
         let _server = region.open();
         let file = text(&region.path("import.automerge"));
-        for words in [&["verify"][..], &["export", "--to", "-", "--document", &id(1).to_string()], &["import", &file]] {
+        for words in [
+            &["verify"][..],
+            &["export", "--to", "-", "--document", &id(1).to_string()],
+            &["import", &file],
+        ] {
             let ran = region.run(words);
             assert_eq!(ran.code, 3, "{ran:?}");
             assert!(ran.err.contains("a running server"), "{ran:?}");

@@ -63,9 +63,7 @@ fn after(mut key: Vec<u8>) -> Vec<u8> {
 /// The key of the first row at or after `start`, which cannot be read: the greatest end up to which a
 /// scan succeeds.
 fn first_unreadable(store: &dyn Store, start: &[u8]) -> Vec<u8> {
-    greatest(start, &|end| {
-        store.scan(start, end, &mut |_, _| ControlFlow::Continue(())).is_ok()
-    })
+    greatest(start, &|end| store.scan(start, end, &mut |_, _| ControlFlow::Continue(())).is_ok())
 }
 
 /// The key where a stretch that cannot be read ends: the greatest start from which not even one row
@@ -161,7 +159,8 @@ mod tests {
             to: &[u8],
             visit: &mut store::Visit<'_>,
         ) -> Result<(), StoreError> {
-            for row in self.rows.iter().filter(|row| from <= row.as_slice() && row.as_slice() < to) {
+            for row in self.rows.iter().filter(|row| from <= row.as_slice() && row.as_slice() < to)
+            {
                 if *row >= self.page.start {
                     break;
                 }
@@ -170,7 +169,8 @@ mod tests {
             if from < self.page.end.as_slice() && to > self.page.start.as_slice() {
                 return Err(StoreError::corrupt(Path::new("here"), "malformed"));
             }
-            for row in self.rows.iter().filter(|row| from <= row.as_slice() && row.as_slice() < to) {
+            for row in self.rows.iter().filter(|row| from <= row.as_slice() && row.as_slice() < to)
+            {
                 if *row >= self.page.end {
                     let _ = visit(row, b"");
                 }
