@@ -9,6 +9,10 @@ use automerge::{AutoCommit, Automerge, Change, ChangeHash, ObjId, ObjType, ROOT,
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+/// A panic of Automerge 0.12 that honest changes lead to: two clients set the same element of a text,
+/// a third deletes what one of them set, and whoever has both asks for patches.
+pub const OWN_PANIC: &str = "exposed value must record the value it replaces";
+
 /// What Automerge makes of these changes: `Ok` when all is well, else what went wrong.
 pub fn survives(changes: &[Change], seed: u64, orders: usize) -> Result<(), String> {
     silence_panics();
@@ -122,13 +126,14 @@ pub fn document(changes: &[Change]) -> Automerge {
     doc
 }
 
-fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+/// What a panic said.
+pub fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
-/// Panics inside Automerge are results here. Those of the tests themselves still print.
-fn silence_panics() {
+/// Panics inside Automerge are results here, and not printed. Those of the tests themselves still print.
+pub fn silence_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();

@@ -3,13 +3,14 @@
 //! Automerge is not, it must not.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::transaction::Transactable;
-use automerge::{AutoCommit, Change, ExpandedChange, ObjType, ROOT, ScalarValue, legacy};
+use automerge::{ActorId, AutoCommit, Change, ExpandedChange, ObjType, ROOT, ScalarValue, legacy};
 use tributary_history::check::{Fault, Misfit, Verdict};
 
 use crate::craft::{A, B, C, D, Head, Raw, With, act, begin, change, end, letter, object, op, put};
-use crate::crdt::survives;
+use crate::crdt::{OWN_PANIC, silence_panics, survives, text_of};
 use crate::graph::{Document, Refused};
 
 /// What we say.
@@ -624,6 +625,24 @@ fn objects_lie_in_each_other_only_so_deep() {
     base.crafted("100 levels", nested(100), Ours::Fits, Well);
     base.crafted("101 levels", nested(101), Ours::Fault(Fault::TooDeep), Well);
     base.crafted("10,000 levels", nested(10_000), Ours::Fault(Fault::TooDeep), Aborts);
+}
+
+/// Not to be refused, as it is honest; here to tell when an upgrade mends it.
+#[test]
+fn automerge_panics_on_a_conflict_in_a_text_by_itself() {
+    silence_panics();
+    let mut doc = AutoCommit::new().with_actor(ActorId::from(A));
+    let text = doc.put_object(ROOT, "text", ObjType::Text).unwrap();
+    doc.splice_text(&text, 0, 0, "abc").unwrap();
+    let mut other = doc.fork().with_actor(ActorId::from(B));
+    doc.put(&text, 1, "x").unwrap();
+    other.put(&text, 1, "y").unwrap();
+    let mut third = doc.fork().with_actor(ActorId::from(C));
+    third.delete(&text, 1).unwrap();
+    doc.merge(&mut other).unwrap();
+    doc.update_diff_cursor();
+    let merged = catch_unwind(AssertUnwindSafe(|| doc.merge(&mut third).map(drop)));
+    assert_eq!(text_of(&*merged.unwrap_err()), OWN_PANIC);
 }
 
 #[test]
