@@ -97,8 +97,21 @@ impl Bench {
     /// # Errors
     /// If it does not start within `limit`.
     pub fn restart(&self, kind: Kind, limit: Duration) -> Result<Server, String> {
+        self.restart_with(kind, &[], limit)
+    }
+
+    /// The same with settings in its environment.
+    ///
+    /// # Errors
+    /// If it does not start within `limit`.
+    pub fn restart_with(
+        &self,
+        kind: Kind,
+        environment: &[(&str, &str)],
+        limit: Duration,
+    ) -> Result<Server, String> {
         let log = self.directory.join("logs").join(format!("{}.log", kind.name()));
-        Server::start(&self.programs, kind, &self.data(kind), &log, limit)
+        Server::start(&self.programs, kind, &self.data(kind), &log, environment, limit)
     }
 
     /// Stops a server as an operator does.
@@ -163,7 +176,7 @@ impl Bench {
         upload: Upload,
     ) -> Result<ConnId, String> {
         let (start, duty) = match upload {
-            Upload::Typed => (Start::Typist, Duty::Write { to: length, batch: 250, window: 1_000 }),
+            Upload::Typed => (Start::Typist, Duty::Write { to: length, batch: 250, window: 4_000 }),
             Upload::Whole => (Start::Holder(length, self.whole(kind, length)?), Duty::Paced),
         };
         // Writers are numbered apart from readers: two clients of one name push each other out.

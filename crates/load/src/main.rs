@@ -120,14 +120,14 @@ fn measure(bench: &Bench, row: &Row, kind: Kind, quick: bool) -> Line {
     let outcome = catch_unwind(AssertUnwindSafe(|| row.measure(bench, kind)))
         .unwrap_or_else(|_| Err("the load generator panicked".to_owned()));
     match &outcome {
-        Ok(measured) => eprintln!(
-            "    {}, p50 {:.2?} ms, p99 {:.2?} ms, {}, {}",
-            measured.result,
-            measured.p50_ms.unwrap_or_default(),
-            measured.p99_ms.unwrap_or_default(),
-            measured.cpu,
-            measured.remarks.join("; ")
-        ),
+        Ok(measured) => {
+            let latency = match (measured.p50_ms, measured.p99_ms) {
+                (Some(half), Some(most)) => format!(", p50 {half:.2} ms, p99 {most:.2} ms"),
+                _ => String::new(),
+            };
+            let remarks = measured.remarks.join("; ");
+            eprintln!("    {}{latency}, {}, {remarks}", measured.result, measured.cpu);
+        }
         Err(why) => eprintln!("    did not finish: {why}"),
     }
     let date = machine::today();

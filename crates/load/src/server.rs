@@ -114,7 +114,8 @@ pub struct Usage {
 }
 
 impl Server {
-    /// Starts a server on its data directory and waits until it listens.
+    /// Starts a server on its data directory, with some settings in its environment, and waits
+    /// until it listens.
     ///
     /// # Errors
     /// If it cannot be started, exits, or does not listen within `limit`.
@@ -123,6 +124,7 @@ impl Server {
         kind: Kind,
         data: &Path,
         log: &Path,
+        environment: &[(&str, &str)],
         limit: Duration,
     ) -> Result<Self, String> {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(text)?;
@@ -132,6 +134,7 @@ impl Server {
         let began = Instant::now();
         let child = programs
             .command(kind, address, data)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(text)?)
             .stderr(output)

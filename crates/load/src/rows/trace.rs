@@ -6,7 +6,7 @@ use crate::bench::{Bench, Upload};
 use crate::histogram::Histogram;
 use crate::report::{Measured, short};
 use crate::rows::grouped;
-use crate::server::{Kind, disk_bytes};
+use crate::server::{Kind, Server, disk_bytes};
 use crate::session::Start;
 use crate::world::{Duty, World};
 
@@ -69,6 +69,17 @@ pub(super) fn measure(bench: &Bench, kind: Kind, edits: usize) -> Result<Measure
     if !kind.is_yjs() {
         measured.remark(format!("{beyond:.0} B a change beyond 2 files"));
     }
+    if kind == Kind::Tributary {
+        drop(world);
+        let disk = after_retention(bench, kind, server, edits)?;
+        let beyond = (disk as f64 - 2.0 * file) / edits as f64;
+        measured.remark(format!(
+            "{} MB without retention, {beyond:.0} B a change beyond 2 files",
+            short(disk as f64 / 1e6)
+        ));
+        measured.number("disk_bytes_without_retention", disk as f64);
+        measured.number("bytes_per_change_beyond_two_files_without_retention", beyond);
+    }
     let rate = grouped((edits as f64 / took.as_secs_f64()).round() as u64);
     measured.remark(format!("took {rate} changes/s in"));
     measured.number("download_ms", millis);
@@ -80,6 +91,24 @@ pub(super) fn measure(bench: &Bench, kind: Kind, edits: usize) -> Result<Measure
     measured.number("upload_cpu_s", uploading.cpu.as_secs_f64());
     measured.number("compaction_cpu_s", (compacted.cpu - uploading.cpu).as_secs_f64());
     Ok(measured)
+}
+
+/// What stays on disk when the changes behind the snapshot are no longer kept one by one.
+fn after_retention(bench: &Bench, kind: Kind, server: Server, edits: usize) -> Result<u64, String> {
+    bench.stop(server)?;
+    let settings = [("TRIBUTARY_RETENTION__HOURS", "0"), ("TRIBUTARY_RETENTION__KIB", "0")];
+    let server = bench.restart_with(kind, &settings, DOWNLOAD_LIMIT)?;
+    let mut world = World::new(server.address)?;
+    let session = bench.session(kind, 0, 0, Start::Reader);
+    let reader = world.connect(session, 0, Duty::Read, edits)?;
+    if !world.run_until_all_done(Instant::now() + DOWNLOAD_LIMIT)? {
+        return Err("the document does not come after a restart".to_owned());
+    }
+    world.close(reader);
+    let disk = still_disk(bench, kind, &mut world)?;
+    bench.check(&mut world, kind, 0, edits, DOWNLOAD_LIMIT)?;
+    bench.stop(server)?;
+    Ok(disk)
 }
 
 /// Waits until the server has put the document into the form in which it will stay.
