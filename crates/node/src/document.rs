@@ -19,6 +19,9 @@ use crate::rows::{self, LoadError, Meta, RowError};
 use crate::upkeep::Upkeep;
 use crate::{ArchiveResult, CloseReason, JobId, Now, Report, SessionId};
 
+/// How many changes are judged by the CRDT in one job.
+const JUDGED_AT_ONCE: usize = 1_000;
+
 /// One document and everybody who has it open.
 pub(crate) struct Document {
     pub(crate) id: DocumentId,
@@ -70,6 +73,8 @@ struct Blocked {
     handed: Vec<Position>,
     /// In an upload: the changes that came along. In the slow lane: those to be judged.
     changes: Vec<Change>,
+    /// In the slow lane: those that come after.
+    rest: Vec<Change>,
 }
 
 impl Document {
@@ -328,7 +333,7 @@ impl Document {
         }
         let limits = ExpandLimits::default();
         let job = ctx.archive(&self.id, Job::Expand { chunks: upload, limits });
-        let blocked = Blocked { job, message, handed: Vec::new(), changes };
+        let blocked = Blocked { job, message, handed: Vec::new(), changes, rest: Vec::new() };
         self.peers.entry(session).or_default().blocked = Some(blocked);
     }
 
@@ -345,22 +350,50 @@ impl Document {
         if !changes.is_empty() && !self.can_write(ctx, session) {
             return;
         }
-        let mut intake = Intake::new(&mut handed);
-        for change in changes {
-            self.history.offer(change, &mut |change, offer| intake.note(change, offer));
+        let mut changes = changes.into_iter();
+        let (mut judge, mut refused) = (Vec::new(), Vec::new());
+        while judge.is_empty()
+            && let Some(change) = changes.next()
+        {
+            self.history.offer(change, &mut |change, offer| match offer {
+                Offer::Appended(position) | Offer::Known(position) => handed.push(position),
+                Offer::Pending => {}
+                Offer::NeedsCrdt(_) => judge.push(change.clone()),
+                Offer::Refused(why) => refused.push(why),
+            });
         }
-        let (judge, refused) = intake.finish(&self.history);
         self.log_refusals(ctx, session, refused);
         self.stage(ctx);
         if judge.is_empty() {
             self.heard(ctx, session, &message, &handed, now);
         } else {
-            self.ask_the_crdt(
-                ctx,
-                session,
-                Blocked { job: JobId(0), message, handed, changes: judge },
-            );
+            let rest = self.judge_with(&mut judge, changes);
+            let job = JobId(0);
+            self.ask_the_crdt(ctx, session, Blocked { job, message, handed, changes: judge, rest });
         }
+    }
+
+    /// What directly follows a change that has to be judged is judged with it, so that a run of
+    /// formatting costs one job and not one each. What is left waits.
+    fn judge_with(
+        &self,
+        judge: &mut Vec<Change>,
+        changes: impl Iterator<Item = Change>,
+    ) -> Vec<Change> {
+        let mut there: BTreeSet<ChangeHash> = judge.iter().map(Change::hash).collect();
+        let mut rest = Vec::new();
+        for change in changes {
+            let known = |dep: &ChangeHash| {
+                self.history.graph().position(dep).is_some() || there.contains(dep)
+            };
+            if judge.len() < JUDGED_AT_ONCE && change.deps().iter().all(known) {
+                there.insert(change.hash());
+                judge.push(change);
+            } else {
+                rest.push(change);
+            }
+        }
+        rest
     }
 
     /// Sends what cannot be checked cheaply to the archive (the slow lane).
@@ -387,10 +420,9 @@ impl Document {
         result: ArchiveResult,
         now: Now,
     ) {
-        let Blocked { message, handed, changes, .. } = blocked;
         match result {
             Ok(archive::Answer::Expanded(expanded)) => {
-                let mut all = Vec::with_capacity(expanded.changes.len() + changes.len());
+                let mut all = Vec::with_capacity(expanded.changes.len() + blocked.changes.len());
                 for bytes in expanded.changes.iter().chain(&expanded.orphans) {
                     match read_change(bytes) {
                         Ok(change) => all.push(change),
@@ -400,11 +432,15 @@ impl Document {
                         }
                     }
                 }
-                all.extend(changes);
-                self.offer(ctx, session, message, all, handed, now);
+                let whole = self.history.is_empty() && blocked.changes.is_empty();
+                all.extend(blocked.changes);
+                self.offer(ctx, session, blocked.message, all, blocked.handed, now);
+                if whole && *self.history.graph().heads() == expanded.heads {
+                    self.upkeep.uploaded(self.history.len(), expanded.snapshot);
+                }
             }
             Ok(archive::Answer::Judged(verdicts)) => {
-                self.judged(ctx, session, message, handed, changes, verdicts, now);
+                self.judged(ctx, session, blocked, verdicts, now);
             }
             Ok(_) => unreachable!("the archive answers what it was asked"),
             Err(failure) => {
@@ -416,52 +452,45 @@ impl Document {
         self.take_waiting(ctx, session, now);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of a message that waited")]
     fn judged(
         &mut self,
         ctx: &mut Context,
         session: SessionId,
-        message: Message,
-        mut handed: Vec<Position>,
-        changes: Vec<Change>,
+        blocked: Blocked,
         verdicts: Vec<Verdict>,
         now: Now,
     ) {
         if !self.can_write(ctx, session) {
             return;
         }
+        let Blocked { message, mut handed, changes, mut rest, .. } = blocked;
         let fits: BTreeSet<ChangeHash> = (changes.iter().zip(&verdicts))
             .filter(|(_, verdict)| verdict.is_ok())
             .map(|(change, _)| change.hash())
             .collect();
-        let mut intake = Intake::new(&mut handed);
+        let mut refused = Vec::new();
         for (change, verdict) in changes.into_iter().zip(verdicts) {
             match verdict {
-                Ok(()) => self.history.offer_judged(change, &mut |change, offer| {
-                    // What builds on it and was judged with it gets its own turn.
-                    if !(matches!(offer, Offer::NeedsCrdt(_)) && fits.contains(&change.hash())) {
-                        intake.note(change, offer);
+                Ok(()) => self.history.offer_judged(change, &mut |change, offer| match offer {
+                    Offer::Appended(position) | Offer::Known(position) => handed.push(position),
+                    // What was judged with it gets its own turn; what somebody else sent earlier
+                    // and waited for it is judged in the next round.
+                    Offer::NeedsCrdt(_) if !fits.contains(&change.hash()) => {
+                        rest.insert(0, change.clone());
                     }
+                    Offer::NeedsCrdt(_) | Offer::Pending => {}
+                    Offer::Refused(why) => refused.push(why),
                 }),
                 Err(reason) => {
                     let why = Refusal::Crdt { hash: change.hash(), reason: reason.to_string() };
                     self.history.refuse(&change, why.clone());
-                    intake.refused.push(why);
+                    refused.push(why);
                 }
             }
         }
-        let (judge, refused) = intake.finish(&self.history);
         self.log_refusals(ctx, session, refused);
         self.stage(ctx);
-        if judge.is_empty() {
-            self.heard(ctx, session, &message, &handed, now);
-        } else {
-            self.ask_the_crdt(
-                ctx,
-                session,
-                Blocked { job: JobId(0), message, handed, changes: judge },
-            );
-        }
+        self.offer(ctx, session, message, rest, handed, now);
     }
 
     /// Everything in the message is where it belongs: the peer's standing can follow.
@@ -749,48 +778,5 @@ impl Document {
         };
         wire::encode(&message, &mut frame);
         ctx.send(session, frame);
-    }
-}
-
-/// What became of the changes of one message.
-struct Intake<'a> {
-    handed: &'a mut Vec<Position>,
-    judge: Vec<Change>,
-    refused: Vec<Refusal>,
-    pending: Vec<Change>,
-}
-
-impl<'a> Intake<'a> {
-    fn new(handed: &'a mut Vec<Position>) -> Self {
-        Self { handed, judge: Vec::new(), refused: Vec::new(), pending: Vec::new() }
-    }
-
-    /// What is to be judged, each change after what it depends on, and what was refused.
-    ///
-    /// Changes that only wait for one that is to be judged are judged with it: a run of formatting
-    /// costs one job, not one each.
-    fn finish(self, history: &History) -> (Vec<Change>, Vec<Refusal>) {
-        let mut judge = self.judge;
-        if !judge.is_empty() {
-            let mut there: BTreeSet<ChangeHash> = judge.iter().map(Change::hash).collect();
-            for change in self.pending {
-                let known = |dep: &ChangeHash| {
-                    history.graph().position(dep).is_some() || there.contains(dep)
-                };
-                if change.deps().iter().all(known) && there.insert(change.hash()) {
-                    judge.push(change);
-                }
-            }
-        }
-        (judge, self.refused)
-    }
-
-    fn note(&mut self, change: &Change, offer: Offer) {
-        match offer {
-            Offer::Appended(position) | Offer::Known(position) => self.handed.push(position),
-            Offer::Pending => self.pending.push(change.clone()),
-            Offer::NeedsCrdt(_) => self.judge.push(change.clone()),
-            Offer::Refused(why) => self.refused.push(why),
-        }
     }
 }

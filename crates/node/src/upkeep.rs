@@ -32,6 +32,8 @@ pub(crate) struct Upkeep {
     /// The CRDT has taken everything below this and given it back.
     verified: Position,
     not_before: Duration,
+    /// An upload that has been verified as a whole: the snapshot that the first so many changes are.
+    uploaded: Option<(Position, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,11 @@ impl Upkeep {
     pub(crate) fn loaded(&mut self, history: &History) {
         // What a snapshot covers was verified when the snapshot was made.
         self.verified = self.verified.max(history.base());
+    }
+
+    /// The archive has proven all of the document, up to here, as this snapshot.
+    pub(crate) fn uploaded(&mut self, covers: Position, snapshot: Vec<u8>) {
+        self.uploaded = Some((covers, snapshot));
     }
 
     pub(crate) fn is_burying(&self) -> bool {
@@ -83,6 +90,11 @@ impl Document {
         if !self.awake || !self.upkeep.is_idle() || self.history.durable() < self.history.len() {
             return;
         }
+        if let Some((covers, snapshot)) = self.upkeep.uploaded.take()
+            && covers == self.history.len()
+        {
+            return self.take_upload(ctx, covers, snapshot, now);
+        }
         let long = self.history.resident_bytes() >= 8 * self.compact_at(&ctx.limits);
         let quiet = now.running >= self.touched + ctx.limits.verify_after;
         let due = self.upkeep.verified < self.history.durable()
@@ -90,6 +102,20 @@ impl Document {
             && (quiet || long);
         if due && let Err(error) = self.verify(ctx) {
             self.upkeep.not_before = now.running + RETRY_AFTER;
+            ctx.report(Report::Unreadable { document: self.id.clone(), error });
+        }
+    }
+
+    /// What a client uploaded as one document need not be verified and saved a second time.
+    fn take_upload(&mut self, ctx: &mut Context, covers: Position, snapshot: Vec<u8>, now: Now) {
+        self.upkeep.verified = covers;
+        if self.history.resident_bytes() < self.compact_at(&ctx.limits) {
+            return;
+        }
+        let Some(directory) = self.history.directory().map(|directory| directory.encode()) else {
+            return;
+        };
+        if let Err(error) = self.compact(ctx, covers, directory, snapshot, now) {
             ctx.report(Report::Unreadable { document: self.id.clone(), error });
         }
     }
