@@ -135,6 +135,7 @@ impl Standing {
             None => false,
         };
         reopen |= went_back && !planted(Bug::NeverGoBack);
+        reopen |= self.starts_over(message) && !reset;
         if reopen {
             self.forget();
         }
@@ -254,6 +255,20 @@ impl Standing {
             self.read_only = read_only;
         }
         reopen || flags.contains(Flags::SYNC_RESET)
+    }
+
+    /// Rule R7, where the heads do not show it: the document was closed and opened again as it was.
+    /// A client that has heard our heads counts those it knows as common ground from then on, and
+    /// none says the same heads twice without a reason.
+    fn starts_over(&self, message: &Message) -> bool {
+        self.told.as_ref().is_some_and(|told| !told.is_empty())
+            && self.their_heads.as_ref() == Some(&message.heads)
+            && self.their_unknown.is_empty()
+            && !message.heads.is_empty()
+            && message.items.is_empty()
+            && message.need.is_empty()
+            && !message.have.is_empty()
+            && message.have.iter().all(|have| have.last_sync.is_empty())
     }
 
     fn forget(&mut self) {

@@ -348,6 +348,22 @@ fn a_level_client_that_names_a_change_without_sending_it_is_asked_for_it() {
     assert_eq!(asked.reply.need, [unknown]);
 }
 
+#[test]
+fn a_document_that_is_opened_again_as_it_was_is_answered_again() {
+    let (mut history, mut standing, mut client) = level(3);
+    client.state = State::new();
+    let opened = client.say().unwrap();
+    take(&mut history, &mut standing, &opened);
+    let answer = standing.answer(&history).expect("a first reply");
+    assert_eq!(answer.changes.count(), 0);
+    client.hear(&bytes_of(&history, &answer));
+    // It knows what we hold, so it sends what it makes, and there is nothing more to say.
+    assert_eq!((client.say(), standing.answer(&history)), (None, None));
+    client.type_once(9);
+    let typed = Message::decode(&client.say().unwrap()).unwrap();
+    assert_eq!(typed.items.len(), 1);
+}
+
 fn presumed_after_a_reset(bug: Option<Bug>) -> bool {
     let (history, mut standing, mut client) = level(3);
     plant(bug);
