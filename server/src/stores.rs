@@ -32,8 +32,8 @@ pub fn open(config: &Config) -> Result<Arc<dyn Store>, Failure> {
         let mut text = format!("the store in {} cannot be opened: {error}", config.data.display());
         if matches!(error, StoreError::Corrupt { .. }) {
             text.push_str(
-                "\nIt is left as it is. Move the directory aside and restore a backup in its place \
-                 (docs/operations.md), or look at it with 'tributary verify --data DIR'.",
+                "\nIt is left as it is. Move the directory aside and put a backup in its place, or \
+                 'tributary import' what was exported (docs/operations.md).",
             );
         }
         Failure::Store(text)

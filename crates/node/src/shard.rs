@@ -119,7 +119,7 @@ impl Shard {
             Event::Opened { session, peer, storage } => {
                 self.ctx.sessions.insert(session, Session::new(peer, storage));
             }
-            Event::Closed { session } => self.closed(session),
+            Event::Closed { session } => self.closed(now, session),
             Event::Message { session, document, message } => {
                 self.message(now, session, document, message);
             }
@@ -273,11 +273,12 @@ impl Shard {
         document.arm(&mut self.ctx, now);
     }
 
-    fn closed(&mut self, session: SessionId) {
+    fn closed(&mut self, now: Now, session: SessionId) {
         let Some(known) = self.ctx.sessions.remove(&session) else { return };
         for id in known.documents {
             if let Some(document) = self.documents.get_mut(&id) {
                 document.leave(session);
+                document.arm(&mut self.ctx, now);
             }
         }
     }

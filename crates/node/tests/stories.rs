@@ -1,0 +1,287 @@
+//! Stories of one shard: what it says to whom, with the store and the archive run by hand.
+
+mod rig;
+
+use std::time::Duration;
+
+use automerge::marks::{ExpandMark, Mark};
+use automerge::transaction::Transactable;
+use automerge::{ObjType, ROOT};
+use rig::{Client, Rig, document, storage};
+use tributary_node::{Limits, Report};
+use wire::Message;
+
+fn small() -> Limits {
+    Limits { compact_tail_bytes: 500, retain_bytes: 0, ..Limits::default() }
+}
+
+#[test]
+fn what_one_client_makes_another_gets_once_it_is_durable() {
+    let mut rig = Rig::new(Limits::default());
+    let (mut ann, mut bob) = (Client::join(&mut rig, "ann"), Client::join(&mut rig, "bob"));
+    ann.put("title", "first");
+    ann.sync(&mut rig);
+    rig.hold_commits = true;
+    bob.sync(&mut rig);
+    ann.put("title", "second");
+    ann.say(&mut rig);
+    rig.run();
+    let before = bob.read(&mut rig).len();
+    assert_eq!(before, 0, "nothing is told while it is not durable");
+    rig.hold_commits = false;
+    rig.run();
+    rig.pass(Duration::from_millis(10));
+    bob.sync(&mut rig);
+    assert_eq!(bob.heads(), ann.heads());
+}
+
+#[test]
+fn who_asks_for_a_document_that_is_nowhere_is_told_so_and_gets_it_when_it_turns_up() {
+    let mut rig = Rig::new(Limits::default());
+    let (mut ann, mut bob) = (Client::join(&mut rig, "ann"), Client::join(&mut rig, "bob"));
+    bob.say(&mut rig);
+    rig.run();
+    let frames = bob.read(&mut rig);
+    assert!(matches!(frames.as_slice(), [Message::DocUnavailable { .. }]), "{frames:?}");
+    ann.put("title", "here now");
+    ann.sync(&mut rig);
+    rig.pass(Duration::from_millis(10));
+    bob.sync(&mut rig);
+    assert_eq!(bob.heads(), ann.heads());
+}
+
+#[test]
+fn formatting_takes_the_slow_lane_and_arrives() {
+    let mut rig = Rig::new(Limits::default());
+    let (mut ann, mut bob) = (Client::join(&mut rig, "ann"), Client::join(&mut rig, "bob"));
+    let text = ann.doc.put_object(ROOT, "text", ObjType::Text).unwrap();
+    ann.doc.splice_text(&text, 0, 0, "formatted words").unwrap();
+    ann.sync(&mut rig);
+    for round in 0..5 {
+        let mark = Mark::new("bold".to_owned(), true, round, round + 4);
+        ann.doc.mark(&text, mark, ExpandMark::Both).unwrap();
+        ann.doc.splice_text(&text, round, 0, "x").unwrap();
+        ann.doc.commit();
+    }
+    ann.sync(&mut rig);
+    bob.sync(&mut rig);
+    assert_eq!(bob.heads(), ann.heads());
+    assert!(rig.closed.is_empty(), "{:?}", rig.closed);
+}
+
+#[test]
+fn a_whole_document_that_is_uploaded_becomes_the_snapshot_without_a_second_look() {
+    let mut rig = Rig::new(small());
+    let mut ann = Client::join(&mut rig, "ann");
+    (0..50).for_each(|n| ann.put(&format!("key{n}"), "value"));
+    ann.sync(&mut rig);
+    rig.pass(Duration::from_secs(5));
+    assert_eq!(rig.archive_jobs, 1, "expanded and proven in one job");
+    assert!(rig.reports.iter().any(|report| matches!(report, Report::Compacted { .. })));
+    let mut bob = Client::join(&mut rig, "bob");
+    bob.sync(&mut rig);
+    assert_eq!(bob.heads(), ann.heads());
+}
+
+#[test]
+fn a_newcomer_gets_the_snapshot_and_the_tail_after_a_restart() {
+    let mut rig = Rig::new(small());
+    let mut ann = Client::join(&mut rig, "ann");
+    for n in 0..60 {
+        ann.put("key", &n.to_string());
+        ann.sync(&mut rig);
+    }
+    rig.pass(Duration::from_secs(5));
+    assert!(rig.reports.iter().any(|report| matches!(report, Report::Compacted { .. })));
+    ann.put("key", "after the snapshot");
+    ann.sync(&mut rig);
+    rig.restart();
+    let mut bob = Client::join(&mut rig, "bob");
+    bob.sync(&mut rig);
+    assert_eq!(bob.heads(), ann.heads());
+    assert_eq!(rig.shard.counters().snapshots_out, 1);
+    // What the newcomer writes is checked against the directory that was stored.
+    bob.put("key", "by the newcomer");
+    bob.sync(&mut rig);
+    ann.reconnect(&mut rig);
+    ann.sync(&mut rig);
+    assert_eq!(bob.heads(), ann.heads());
+}
+
+#[test]
+fn a_peer_that_reads_only_version_1_gets_trimmed_changes_one_by_one() {
+    let mut rig = Rig::new(small());
+    let mut ann = Client::join(&mut rig, "ann");
+    for n in 0..60 {
+        ann.put("key", &n.to_string());
+        ann.sync(&mut rig);
+    }
+    rig.pass(Duration::from_secs(5));
+    let mut old = Client::join(&mut rig, "old");
+    old.version_1 = true;
+    old.sync(&mut rig);
+    assert_eq!(old.heads(), ann.heads());
+    assert_eq!(rig.shard.counters().snapshots_out, 0);
+}
+
+#[test]
+fn a_change_that_turns_out_not_to_fit_is_buried_with_what_builds_on_it() {
+    let mut rig = Rig::new(Limits::default());
+    let mut ann = Client::join(&mut rig, "ann");
+    ann.put("title", "good");
+    ann.sync(&mut rig);
+    let good = ann.heads();
+    let mut eve = Client::join(&mut rig, "eve");
+    eve.sync(&mut rig);
+    eve.put("title", "suspect");
+    let suspect = eve.heads();
+    eve.sync(&mut rig);
+    eve.put("title", "built on the suspect");
+    eve.sync(&mut rig);
+    rig.blame = Some(suspect.as_slice()[0]);
+    rig.pass(Duration::from_secs(5));
+    rig.blame = None;
+    let died = rig.reports.iter().find_map(|report| match report {
+        Report::Died { change, descendants, .. } => Some((*change, *descendants)),
+        _ => None,
+    });
+    assert_eq!(died, Some((suspect.as_slice()[0], 1)));
+    // Newcomers get the document without it, also after a restart, and so does everybody's next edit.
+    for restarted in [false, true] {
+        if restarted {
+            rig.restart();
+        }
+        let mut bob = Client::join(&mut rig, "bob");
+        bob.sync(&mut rig);
+        assert_eq!(bob.heads(), good, "restarted: {restarted}");
+    }
+    // Who holds it comes back with it, is not asked for it, and nobody loops.
+    eve.reconnect(&mut rig);
+    let said = eve.sync(&mut rig);
+    assert!(said < 10, "{said} messages");
+    ann.reconnect(&mut rig);
+    ann.put("title", "still good");
+    ann.sync(&mut rig);
+    let mut late = Client::join(&mut rig, "late");
+    late.sync(&mut rig);
+    assert_eq!(late.heads(), ann.heads());
+}
+
+#[test]
+fn presence_is_passed_on_in_order_with_its_author_and_not_to_its_author() {
+    let mut rig = Rig::new(Limits::default());
+    let (mut ann, mut bob) = (Client::join(&mut rig, "ann"), Client::join(&mut rig, "bob"));
+    ann.put("title", "shared");
+    ann.sync(&mut rig);
+    bob.sync(&mut rig);
+    for count in 1..=20 {
+        rig.presence(&ann, count, b"here");
+    }
+    let counts: Vec<u64> = bob
+        .read(&mut rig)
+        .into_iter()
+        .filter_map(|frame| match frame {
+            Message::Ephemeral { sender, count, .. } if sender.as_str() == "ann" => Some(count),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(counts, (1..=20).collect::<Vec<_>>());
+    assert!(ann.read(&mut rig).is_empty());
+}
+
+#[test]
+fn a_subscriber_hears_what_our_store_and_other_stores_hold() {
+    let mut rig = Rig::new(Limits::default());
+    let mut ann = Client::join_with_storage(&mut rig, "ann", "store-of-ann");
+    let mut bob = Client::join(&mut rig, "bob");
+    ann.put("title", "shared");
+    ann.sync(&mut rig);
+    bob.sync(&mut rig);
+    rig.subscribe(&bob, &["store-of-ann", storage().as_str()]);
+    ann.put("title", "newer");
+    ann.sync(&mut rig);
+    rig.pass(Duration::from_secs(1));
+    let mut heard: Vec<(String, bool)> = Vec::new();
+    for frame in bob.read(&mut rig) {
+        if let Message::RemoteHeadsChanged { heads, .. } = frame {
+            heard.extend(
+                heads
+                    .into_iter()
+                    .map(|entry| (entry.storage.to_string(), entry.heads == ann.heads())),
+            );
+        }
+    }
+    for store in ["store-of-ann", storage().as_str()] {
+        let last = heard.iter().rev().find(|(name, _)| name == store);
+        assert_eq!(last, Some(&(store.to_owned(), true)), "{heard:?}");
+    }
+}
+
+#[test]
+fn logs_leave_memory_when_there_is_too_much_and_come_back_when_they_are_needed() {
+    let mut rig = Rig::new(Limits { memory_bytes: 1, ..Limits::default() });
+    let mut ann = Client::join(&mut rig, "ann");
+    (0..20).for_each(|n| ann.put("key", &n.to_string()));
+    ann.sync(&mut rig);
+    rig.pass(Duration::from_secs(10));
+    assert_eq!(rig.shard.counters().memory_bytes, 0);
+    ann.put("key", "again");
+    ann.sync(&mut rig);
+    let mut bob = Client::join(&mut rig, "bob");
+    bob.sync(&mut rig);
+    assert_eq!(bob.heads(), ann.heads());
+}
+
+#[test]
+fn a_document_that_nobody_has_open_is_forgotten_and_not_lost() {
+    let mut rig = Rig::new(Limits::default());
+    let mut ann = Client::join(&mut rig, "ann");
+    ann.put("key", "value");
+    ann.sync(&mut rig);
+    rig.leave(&ann);
+    rig.pass(Duration::from_secs(60));
+    assert_eq!(rig.shard.counters().documents, 0);
+    let mut bob = Client::join(&mut rig, "bob");
+    bob.sync(&mut rig);
+    assert_eq!(bob.heads(), ann.heads());
+}
+
+#[test]
+fn what_is_kept_for_too_long_is_trimmed_and_the_document_is_the_same() {
+    let retained = Limits { retain_bytes: 1 << 20, ..small() };
+    let mut rig = Rig::new(retained);
+    let mut ann = Client::join(&mut rig, "ann");
+    for n in 0..60 {
+        ann.put("key", &n.to_string());
+        ann.sync(&mut rig);
+    }
+    rig.pass(Duration::from_secs(5));
+    let before = rig.disk_bytes();
+    rig.later(Duration::from_secs(8 * 24 * 3600));
+    rig.trim(document());
+    rig.pass(Duration::from_secs(1));
+    assert!(rig.disk_bytes() < before);
+    let mut bob = Client::join(&mut rig, "bob");
+    bob.sync(&mut rig);
+    assert_eq!(bob.heads(), ann.heads());
+}
+
+#[test]
+fn a_slow_reader_gets_one_message_for_many_changes() {
+    let mut rig = Rig::new(Limits { session_bytes_in_flight: 1, ..Limits::default() });
+    let (mut ann, mut bob) = (Client::join(&mut rig, "ann"), Client::join(&mut rig, "bob"));
+    ann.put("key", "first");
+    ann.sync(&mut rig);
+    bob.sync(&mut rig);
+    rig.slow(&bob);
+    for n in 0..50 {
+        ann.put("key", &n.to_string());
+        ann.sync(&mut rig);
+        rig.pass(Duration::from_millis(10));
+    }
+    let waiting = rig.waiting_for(&bob);
+    assert!(waiting <= 2, "{waiting} frames wait");
+    rig.fast(&bob);
+    bob.sync(&mut rig);
+    assert_eq!(bob.heads(), ann.heads());
+}
