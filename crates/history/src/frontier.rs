@@ -76,12 +76,7 @@ impl Frontiers {
     }
 
     /// Remembers a change that was just appended.
-    pub(crate) fn appended(
-        &mut self,
-        position: Position,
-        deps: &[Position],
-        concurrent: Ranges,
-    ) {
+    pub(crate) fn appended(&mut self, position: Position, deps: &[Position], concurrent: Ranges) {
         self.tips.retain(|tip| !deps.contains(&tip.position));
         if concurrent.0.is_empty() {
             // On top of everything there is: the walk that finds that out again is one step long.

@@ -130,8 +130,7 @@ impl Graph {
     pub fn operation(&self, actor: &ActorId, counter: u64) -> Option<Position> {
         let index = *self.actor_index.get(actor)?;
         let changes = &self.by_actor[index as usize];
-        let after =
-            changes.partition_point(|at| u64::from(self.start_op[*at as usize]) <= counter);
+        let after = changes.partition_point(|at| u64::from(self.start_op[*at as usize]) <= counter);
         let at = changes[after.checked_sub(1)?];
         let made = counter - u64::from(self.start_op[at as usize])
             < u64::from(self.operations[at as usize]);

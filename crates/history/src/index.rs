@@ -162,8 +162,12 @@ mod tests {
                 _ => vec![n - 1],
             };
             let operations = u64::from(n % 7 != 3) + u64::from(n == 40) * 100_000;
-            let node =
-                Node { hash: ChangeHash(hash), actor: &actor, start_op: u64::from(n) + 1, operations };
+            let node = Node {
+                hash: ChangeHash(hash),
+                actor: &actor,
+                start_op: u64::from(n) + 1,
+                operations,
+            };
             graph.push_at(node, &deps);
         }
         graph

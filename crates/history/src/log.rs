@@ -19,8 +19,9 @@ pub const PENDING_BYTES_MAX: usize = 16 << 20;
 /// refused again when they come again.
 pub const REFUSED_MAX: usize = 10_000;
 /// How far above the largest operation number known a change may start. Honest clients start at the
-/// next one; the gap that is left is for branches that are not here yet.
-pub const OPERATION_GAP_MAX: u64 = 1 << 24;
+/// next one; the gap that is left is for branches that are not here yet. Browsers pay for each
+/// number in the gap when they load the document, so it is not generous.
+pub const OPERATION_GAP_MAX: u64 = 1 << 16;
 
 /// One document as its change graph.
 ///
@@ -144,6 +145,9 @@ pub struct Resolved {
     pub known: Vec<Position>,
     /// The ones that are not known.
     pub unknown: Vec<ChangeHash>,
+    /// One of them, or an ancestor, lost its actor's sequence number to another change that is
+    /// here. Automerge cannot hold both, so whoever holds the one must not be sent the other.
+    pub forked: bool,
 }
 
 impl History {
@@ -296,6 +300,7 @@ impl History {
                 resolved.known.push(position);
             } else if let Some(refused) = self.refused.by_hash.get(&hash) {
                 if seen.insert(hash) {
+                    resolved.forked |= matches!(refused.why, Refusal::Forked { .. });
                     stack.extend(&refused.deps);
                 }
             } else {
@@ -414,7 +419,11 @@ impl History {
             return self.refused.remember(change, why);
         }
         let least = deps.iter().map(|dep| self.graph.max_op_of(*dep)).max().unwrap_or(0) + 1;
-        let most = self.graph.max_op() + OPERATION_GAP_MAX;
+        // A gap before a change without operations makes Automerge lose the saved document.
+        let most = match change.operations() {
+            0 => least,
+            _ => self.graph.max_op() + OPERATION_GAP_MAX,
+        };
         if !(least..=most).contains(&change.start_op()) {
             let start_op = change.start_op();
             let why = Refusal::OperationNumbers { hash, start_op, least, most };

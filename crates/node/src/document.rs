@@ -214,20 +214,25 @@ impl Document {
 
     /// Tells one peer what it should know, if it has room.
     pub(crate) fn speak(&mut self, ctx: &mut Context, session: SessionId, now: Now) {
-        let Some(peer) = self.peers.get_mut(&session) else { return };
-        // What is blocked may still change what there is to say.
-        if peer.blocked.is_none() && peer.held.is_none() && self.awake {
+        // Two messages at most: a question, and what the peer lacks.
+        while let Some(peer) = self.peers.get_mut(&session)
+            // What is blocked may still change what there is to say.
+            && peer.blocked.is_none()
+            && peer.held.is_none()
+            && self.awake
+        {
             match peer.standing.urgency(&self.history) {
-                Urgency::Nothing => {}
+                Urgency::Nothing => break,
                 Urgency::Acknowledge if peer.quiet_until > now.running => {
                     self.acknowledge_at.insert((peer.quiet_until, session));
+                    break;
                 }
                 Urgency::Acknowledge | Urgency::News => {
                     if !ctx.has_room(session, &self.id) {
                         return;
                     }
                     peer.quiet_until = now.running + ctx.limits.acknowledge_after;
-                    let Some(answer) = peer.standing.answer(&self.history) else { return };
+                    let Some(answer) = peer.standing.answer(&self.history) else { break };
                     self.send(ctx, session, answer);
                 }
             }

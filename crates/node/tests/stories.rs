@@ -285,3 +285,104 @@ fn a_slow_reader_gets_one_message_for_many_changes() {
     bob.sync(&mut rig);
     assert_eq!(bob.heads(), ann.heads());
 }
+
+/// The newest change of a client, edited by the test before it goes on its way.
+fn forged(client: &mut Client, edit: impl FnOnce(&mut automerge::ExpandedChange)) -> Vec<u8> {
+    let mut change = client.doc.get_last_local_change().expect("a change").decode();
+    edit(&mut change);
+    automerge::Change::from(change).raw_bytes().to_vec()
+}
+
+#[test]
+fn a_change_that_does_not_fit_ends_its_session_and_reaches_nobody() {
+    let mut rig = Rig::new(Limits::default());
+    let (mut ann, mut eve) = (Client::join(&mut rig, "ann"), Client::join(&mut rig, "eve"));
+    ann.put("title", "good");
+    ann.sync(&mut rig);
+    eve.sync(&mut rig);
+    eve.put("title", "bad");
+    let bad = forged(&mut eve, |change| {
+        let missing = automerge::legacy::OpId::new(99, &change.actor_id);
+        change.operations[0].obj = automerge::legacy::ObjectId::Id(missing);
+    });
+    rig.upload(&eve, &[&bad]);
+    assert!(matches!(rig.closed.as_slice(), [(session, _)] if *session == eve.session));
+    rig.leave(&eve);
+    let mut bob = Client::join(&mut rig, "bob");
+    bob.sync(&mut rig);
+    ann.sync(&mut rig);
+    assert_eq!(bob.heads(), ann.heads());
+    assert_eq!(rig.shard.counters().refused, 1);
+}
+
+#[test]
+fn a_second_history_under_one_actor_is_refused_and_everybody_goes_on() {
+    let mut rig = Rig::new(Limits::default());
+    let mut ann = Client::join(&mut rig, "ann");
+    ann.put("title", "first history");
+    ann.sync(&mut rig);
+    // The same actor on another machine, from a copy of an empty disk.
+    let mut copy = Client::join(&mut rig, "ann");
+    copy.may_fail = true;
+    copy.put("title", "second history");
+    copy.sync(&mut rig);
+    assert_eq!(rig.shard.counters().refused, 1);
+    assert!(rig.closed.is_empty(), "nobody is to blame for certain: {:?}", rig.closed);
+    let failures = copy.failures;
+    for n in 0..10 {
+        ann.put("title", &format!("goes on {n}"));
+        ann.sync(&mut rig);
+        copy.sync(&mut rig);
+    }
+    assert_eq!(copy.failures, failures, "what it cannot take in is not sent to it");
+    let mut bob = Client::join(&mut rig, "bob");
+    bob.sync(&mut rig);
+    assert_eq!(bob.heads(), ann.heads());
+}
+
+#[test]
+fn a_change_without_its_dependency_waits_and_the_dependency_is_asked_for() {
+    let mut rig = Rig::new(Limits::default());
+    let mut ann = Client::join(&mut rig, "ann");
+    ann.put("title", "dependency");
+    let dependency = forged(&mut ann, |_| {});
+    ann.put("title", "dependent");
+    let dependent = forged(&mut ann, |_| {});
+    let heads = ann.heads();
+    let missing = history::read_change(&dependency).unwrap().hash();
+    let asked = rig.upload_and_read(&ann, &heads, &[&dependent]);
+    assert_eq!(asked.need, [missing]);
+    assert_eq!(rig.shard.counters().changes_in, 0);
+    rig.upload(&ann, &[&dependency]);
+    assert_eq!(rig.shard.counters().changes_in, 2);
+}
+
+#[test]
+fn bytes_that_are_no_change_end_their_session_and_nothing_is_stored() {
+    let mut rig = Rig::new(Limits::default());
+    let mut ann = Client::join(&mut rig, "ann");
+    ann.put("title", "good");
+    let good = forged(&mut ann, |_| {});
+    for damage in [4, 8, 20, good.len() - 1] {
+        let eve = Client::join(&mut rig, "eve");
+        let mut bad = good.clone();
+        bad[damage] ^= 0x40;
+        rig.upload(&eve, &[&bad]);
+        let cut = Client::join(&mut rig, "cut");
+        rig.upload(&cut, &[&good[..damage]]);
+        for session in [eve.session, cut.session] {
+            assert!(rig.closed.iter().any(|(closed, _)| *closed == session), "byte {damage}");
+        }
+    }
+    assert_eq!((rig.shard.counters().changes_in, rig.disk_bytes()), (0, 0));
+}
+
+#[test]
+fn a_session_may_have_only_so_many_documents_open() {
+    let mut rig = Rig::new(Limits { documents_per_session: 3, ..Limits::default() });
+    let ann = Client::join(&mut rig, "ann");
+    for n in 0..4_u8 {
+        rig.ask_for(&ann, model::DocumentId::from_bytes(&[n; 16]).unwrap());
+    }
+    assert!(matches!(rig.closed.as_slice(), [(session, _)] if *session == ann.session));
+}

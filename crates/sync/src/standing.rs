@@ -113,6 +113,9 @@ pub struct Standing {
     shown: bool,
     version_2: bool,
     read_only: bool,
+    /// The peer holds a second history under an actor of ours. A message with the first one in it
+    /// would fail as a whole, so it is sent no changes.
+    forked: bool,
     /// The peer did not keep what we sent, so no message may presume that it does.
     distrust: bool,
     /// The heads for which a reset was answered with all that the peer lacks.
@@ -135,6 +138,8 @@ impl Standing {
             None => false,
         };
         reopen |= went_back && !planted(Bug::NeverGoBack);
+        reopen |= self.forked && !resolved.forked;
+        self.forked = resolved.forked;
         reopen |= self.starts_over(message) && !reset;
         if reopen {
             self.forget();
@@ -169,6 +174,7 @@ impl Standing {
         let resolved = history.resolve(heads);
         self.their_known = resolved.known;
         self.their_unknown = resolved.unknown;
+        self.forked = resolved.forked;
         self.forget();
         self.hold_until = 0;
         self.told = None;
@@ -226,10 +232,16 @@ impl Standing {
         if self.urgency(history) == Urgency::Nothing {
             return None;
         }
-        let changes = self.take_changes(history);
         let need = if self.level { Vec::new() } else { history.missing(&self.their_unknown) };
+        // A question goes alone: a peer that cannot take in our changes, because it holds a second
+        // history under one actor, does not read the rest of a message with them either.
+        let changes = if need.is_empty() || need == self.asked {
+            self.take_changes(history)
+        } else {
+            Changes::None
+        };
         let heads = history.heads().clone();
-        let trusted = self.level && !self.read_only && !self.distrust;
+        let trusted = self.level && self.takes_changes() && !self.distrust;
         let have = if trusted || planted(Bug::PresumeAlways) {
             Have { last_sync: heads.as_slice().to_vec(), bloom: Bloom::empty() }
         } else {
@@ -327,7 +339,7 @@ impl Standing {
     /// Rule R9: what was not sent is sent; what was is sent again, with all that the peer may lack,
     /// when it is asked for the 2nd, 4th, 8th… time. The first time the two have merely crossed.
     fn take_need(&mut self, message: &Message, history: &History) {
-        if self.read_only {
+        if !self.takes_changes() {
             return;
         }
         let mut again = false;
@@ -378,8 +390,12 @@ impl Standing {
         self.owed.extend(lacks.into_iter().filter(|position| *position < self.position));
     }
 
+    fn takes_changes(&self) -> bool {
+        !self.read_only && !self.forked
+    }
+
     fn has_changes(&self, history: &History) -> bool {
-        if self.read_only {
+        if !self.takes_changes() {
             return false;
         }
         let new = (history.durable() - self.position.min(history.durable())) as usize;
@@ -403,7 +419,7 @@ impl Standing {
     fn take_changes(&mut self, history: &History) -> Changes {
         let new = self.position.min(history.durable())..history.durable();
         self.position = history.durable();
-        if self.read_only {
+        if !self.takes_changes() {
             self.owed.clear();
             self.theirs = self.theirs.split_off(&self.position);
             return Changes::None;

@@ -137,6 +137,53 @@ impl Rig {
         self.run();
     }
 
+    /// A message with these changes in it, as a hostile or confused client might put it together.
+    pub fn upload(&mut self, client: &Client, changes: &[&[u8]]) {
+        let heads = changes.iter().filter_map(|bytes| history::read_change(bytes).ok());
+        let heads = heads.map(|change| change.hash()).collect();
+        self.upload_with_heads(client, &heads, changes);
+    }
+
+    /// The same, and the sync message that comes back.
+    pub fn upload_and_read(
+        &mut self,
+        client: &Client,
+        heads: &Heads,
+        changes: &[&[u8]],
+    ) -> sync::Message {
+        self.upload_with_heads(client, heads, changes);
+        let frame = self.inboxes.get_mut(&client.session).and_then(VecDeque::pop_front);
+        match wire::decode(&frame.expect("an answer")).unwrap() {
+            Message::Sync { data, .. } => sync::Message::decode(&data).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn upload_with_heads(&mut self, client: &Client, heads: &Heads, changes: &[&[u8]]) {
+        let reply = sync::Reply {
+            heads: heads.clone(),
+            need: Vec::new(),
+            have: Some(sync::Have::nothing()),
+            flags: sync::Flags::default(),
+        };
+        let data = reply.encode(changes.iter().copied());
+        self.message(client.session, DocumentMessage::Sync { data });
+    }
+
+    /// Asks for a document that is not the one of the story.
+    pub fn ask_for(&mut self, client: &Client, document: DocumentId) {
+        let reply = sync::Reply {
+            heads: Heads::none(),
+            need: Vec::new(),
+            have: Some(sync::Have::nothing()),
+            flags: sync::Flags::default(),
+        };
+        let message = DocumentMessage::Sync { data: reply.encode([].into_iter()) };
+        let event = Event::Message { session: client.session, document, message };
+        self.shard.handle(self.now, event);
+        self.run();
+    }
+
     pub fn disk_bytes(&self) -> usize {
         self.disk.durable_bytes() as usize
     }
@@ -212,6 +259,9 @@ impl Rig {
 pub struct Client {
     pub doc: AutoCommit,
     pub version_1: bool,
+    /// Whether it may be unable to take in what it is sent, and how often it was.
+    pub may_fail: bool,
+    pub failures: usize,
     pub session: SessionId,
     name: &'static str,
     storage: Option<StorageId>,
@@ -230,8 +280,16 @@ impl Client {
     fn connect(rig: &mut Rig, name: &'static str, storage: Option<StorageId>) -> Self {
         let doc = AutoCommit::new().with_actor(ActorId::from(name.as_bytes()));
         let session = SessionId(0);
-        let mut client =
-            Self { doc, version_1: false, session, name, storage, state: State::new() };
+        let mut client = Self {
+            doc,
+            version_1: false,
+            may_fail: false,
+            failures: 0,
+            session,
+            name,
+            storage,
+            state: State::new(),
+        };
         client.reconnect(rig);
         client
     }
@@ -280,7 +338,13 @@ impl Client {
                         assert_eq!(data[0], 0x42, "only version 1");
                         message.flags = None;
                     }
-                    self.doc.sync().receive_sync_message(&mut self.state, message).unwrap();
+                    let taken = self.doc.sync().receive_sync_message(&mut self.state, message);
+                    match taken {
+                        Ok(()) => {}
+                        // As automerge-repo does: it is logged, and the client goes on.
+                        Err(_) if self.may_fail => self.failures += 1,
+                        Err(error) => panic!("{}: {error}", self.name),
+                    }
                 }
                 other => others.push(other),
             }
