@@ -39,6 +39,8 @@ const READING: &str = "\
 - Only tributary has a change on disk before it tells anybody of it. The others acknowledge from
   memory and write later: automerge-repo and samod soon after, without `fsync`; Hocuspocus after two
   to ten seconds.
+- A server that is busy for longer than its keep-alive does not hear its clients' pongs, and cuts
+  them off: that is how *under load: the connection was closed* comes about.
 - *did not finish* names what had not happened when a time limit ended. \"> x\" says that some
   deliveries had not come when the clock was stopped; they are counted as having taken until then.
 - The paper trace is timed from the connection to the last byte of the document; its CPU time is

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::histogram::Histogram;
-use crate::server::Kind;
+use crate::server::{Kind, Usage};
 
 /// What one server did in one row.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -40,6 +40,16 @@ impl Measured {
         self.number("p999_ms", millis(histogram.quantile(0.999)));
         self.number("longest_ms", millis(histogram.longest()));
         self.number("latencies", histogram.total() as f64);
+    }
+
+    /// Takes the memory from what the server uses.
+    pub fn memory(&mut self, usage: &Usage) {
+        self.rss_bytes = usage.rss;
+        self.number("children_rss_bytes", usage.children_rss as f64);
+        if usage.children_rss > 0 {
+            let megabytes = short(usage.children_rss as f64 / 1e6);
+            self.remark(format!("{megabytes} MB of the memory are worker processes"));
+        }
     }
 
     /// Adds a number for the JSON.

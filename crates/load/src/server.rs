@@ -111,6 +111,8 @@ pub struct Usage {
     pub cpu: Duration,
     /// Resident memory in bytes.
     pub rss: u64,
+    /// The part of it that is the children's.
+    pub children_rss: u64,
 }
 
 impl Server {
@@ -246,7 +248,9 @@ fn usage_of_tree(root: u32) -> Usage {
         if let Some(stat) = Stat::read(process) {
             usage.cpu += stat.cpu;
         }
-        usage.rss += rss(process).unwrap_or(0);
+        let resident = rss(process).unwrap_or(0);
+        usage.rss += resident;
+        usage.children_rss += if process == root { 0 } else { resident };
         open.extend(children.remove(&process).unwrap_or_default());
     }
     usage

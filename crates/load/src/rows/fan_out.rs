@@ -47,20 +47,21 @@ pub(super) fn measure(
 
     let (warm_up, seconds) = (rate, bench.size(10, 3));
     let mut lateness = Histogram::new();
-    type_at(&mut world, writer, edits, warm_up, rate, &mut lateness)?;
+    let under_load = |why: String| format!("under load: {why}");
+    type_at(&mut world, writer, edits, warm_up, rate, &mut lateness).map_err(under_load)?;
     let first = edits + warm_up;
     let total = first + rate * seconds;
     let window = Duration::from_secs(seconds as u64);
     world.measure(first, window);
     let (server_before, own_before, began) = (server.usage(), own_cpu(), Instant::now());
     lateness = Histogram::new();
-    type_at(&mut world, writer, first, rate * seconds, rate, &mut lateness)?;
+    type_at(&mut world, writer, first, rate * seconds, rate, &mut lateness).map_err(under_load)?;
     let own = own_cpu() - own_before;
     let busy = own.as_secs_f64() / began.elapsed().as_secs_f64();
     for id in &ids {
         world.aim(*id, total);
     }
-    let complete = world.run_until_all_done(Instant::now() + DRAIN_LIMIT)?;
+    let complete = world.run_until_all_done(Instant::now() + DRAIN_LIMIT).map_err(under_load)?;
     let usage = server.usage();
     let mut missing = 0;
     for id in &ids {
@@ -76,7 +77,7 @@ pub(super) fn measure(
     let cpu = usage.cpu - server_before.cpu;
     let each = cpu.as_secs_f64() * 1e6 / meter.deliveries.max(1) as f64;
     measured.cpu = format!("{} µs a delivery", short(each));
-    measured.rss_bytes = usage.rss;
+    measured.memory(&usage);
     measured.number("deliveries_per_s", per_second);
     measured.number("deliveries", meter.deliveries as f64);
     measured.number("missing", missing as f64);

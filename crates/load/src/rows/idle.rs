@@ -43,7 +43,7 @@ pub(super) fn measure(bench: &Bench, kind: Kind, sessions: usize) -> Result<Meas
     measured.result = format!("{} KB a session", short(kilobytes));
     let share = (after.cpu - rested.cpu).as_secs_f64() / REST.as_secs_f64();
     measured.cpu = format!("{} % of a core at rest", short(share * 100.0));
-    measured.rss_bytes = after.rss;
+    measured.memory(&after);
     measured.number("kb_per_session", kilobytes);
     measured.number("rss_before_bytes", before.rss as f64);
     measured.number("idle_cpu_share", share);

@@ -61,7 +61,7 @@ pub(super) fn measure(bench: &Bench, kind: Kind, documents: usize) -> Result<Mea
     let cpu = usage.cpu - server_before.cpu;
     let each = cpu.as_secs_f64() * 1e6 / meter.acked_in_window.max(1) as f64;
     measured.cpu = format!("{} µs a change", short(each));
-    measured.rss_bytes = usage.rss;
+    measured.memory(&usage);
     let busy = (own - own_before).as_secs_f64() / window.as_secs_f64();
     measured.number("acked_per_s", per_second);
     measured.number("cpu_us_per_change", each);

@@ -39,7 +39,7 @@ pub(super) fn measure(bench: &Bench, kind: Kind, documents: usize) -> Result<Mea
     let start = server.start_time.as_secs_f64() * 1e3;
     measured.result = format!("listens after {} ms", short(start));
     measured.cpu = format!("{} s until at rest", short(usage.cpu.as_secs_f64()));
-    measured.rss_bytes = usage.rss;
+    measured.memory(&usage);
     measured.number("start_ms", start);
     measured.number("rss_after_upload_bytes", filled.rss as f64);
     measured.number("disk_bytes", disk as f64);

@@ -64,7 +64,7 @@ pub(super) fn measure(
     measured.latency(world.opens());
     let cpu = (usage.cpu - before.cpu).as_secs_f64();
     measured.cpu = format!("{} ms an open", short(cpu * 1e3 / opened as f64));
-    measured.rss_bytes = usage.rss;
+    measured.memory(&usage);
     measured.number("opens_per_s", per_second);
     measured.number("seconds", took.as_secs_f64());
     measured.number("cpu_ms_per_open", cpu * 1e3 / opened as f64);

@@ -58,7 +58,7 @@ pub(super) fn measure(bench: &Bench, kind: Kind, edits: usize) -> Result<Measure
     measured.latency(&downloads);
     let cpu = (usage.cpu - compacted.cpu).as_secs_f64() * 1e3 / DOWNLOADS as f64;
     measured.cpu = format!("{} ms a download", short(cpu));
-    measured.rss_bytes = usage.rss;
+    measured.memory(&usage);
     let file = bench.whole(kind, edits)?.len() as f64;
     measured.remark(format!(
         "{} MB on disk, {} times the saved file",
