@@ -16,7 +16,7 @@ use node::{
 };
 use store::Store;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::metrics::Metrics;
 use crate::{archive_pool, committer};
@@ -63,6 +63,23 @@ struct Inbound {
     event: Event,
     outbox: Option<Outbox>,
     _budget: Option<OwnedSemaphorePermit>,
+    /// Dropped when everything that the event led to is on its way.
+    done: Option<oneshot::Sender<()>>,
+}
+
+impl Inbound {
+    fn new(event: Event) -> Self {
+        Self { event, outbox: None, _budget: None, done: None }
+    }
+}
+
+/// The presence that a session sent last: to which shard, and whether it has been passed on.
+///
+/// Receivers drop presence of an author that does not count upwards, over all documents, so what
+/// goes through another shard must not overtake it.
+#[derive(Debug, Default)]
+pub struct PresenceOrder {
+    last: Option<(usize, oneshot::Receiver<()>)>,
 }
 
 struct ShardWay {
@@ -198,7 +215,7 @@ impl Machine {
         let storage = metadata.storage_id.clone().filter(|_| !metadata.is_ephemeral);
         for shard in &self.shards {
             let event = Event::Opened { session, peer: sender.clone(), storage: storage.clone() };
-            let inbound = Inbound { event, outbox: Some(outbox.clone()), _budget: None };
+            let inbound = Inbound { outbox: Some(outbox.clone()), ..Inbound::new(event) };
             // A shard that has ended needs no sessions.
             let _ = shard.events.send(inbound).await;
         }
@@ -212,7 +229,7 @@ impl Machine {
         lock(&self.outboxes).remove(&session);
         for shard in &self.shards {
             let event = Event::Closed { session };
-            let _ = shard.events.send(Inbound { event, outbox: None, _budget: None }).await;
+            let _ = shard.events.send(Inbound::new(event)).await;
         }
         self.metrics.session_closed();
     }
@@ -224,20 +241,34 @@ impl Machine {
         document: DocumentId,
         message: node::DocumentMessage,
         bytes: usize,
+        order: &mut PresenceOrder,
     ) {
         let kib = (bytes >> 10) + 1;
         let permits = kib.min(INBOUND_KIB_MAX) as u32;
         let budget = self.inbound.clone().acquire_many_owned(permits).await.ok();
-        let shard = &self.shards[document.shard(self.shards.len())];
+        let shard = document.shard(self.shards.len());
+        let done = if matches!(message, node::DocumentMessage::Ephemeral { .. }) {
+            let (done, passed_on) = oneshot::channel();
+            if let Some((before, before_it)) = order.last.replace((shard, passed_on))
+                && before != shard
+            {
+                // It ends either way; there is nothing to be read from it.
+                let _ = before_it.await;
+            }
+            Some(done)
+        } else {
+            None
+        };
         let event = Event::Message { session, document, message };
-        let _ = shard.events.send(Inbound { event, outbox: None, _budget: budget }).await;
+        let inbound = Inbound { event, outbox: None, _budget: budget, done };
+        let _ = self.shards[shard].events.send(inbound).await;
     }
 
     /// Tells every shard which stores' heads a session wants to hear of.
     pub async fn subscribe(&self, session: SessionId, add: &[StorageId], remove: &[StorageId]) {
         for shard in &self.shards {
             let event = Event::Subscribed { session, add: add.to_vec(), remove: remove.to_vec() };
-            let _ = shard.events.send(Inbound { event, outbox: None, _budget: None }).await;
+            let _ = shard.events.send(Inbound::new(event)).await;
         }
     }
 
@@ -245,14 +276,13 @@ impl Machine {
     pub async fn trim(&self, document: DocumentId) {
         let shard = &self.shards[document.shard(self.shards.len())];
         let event = Event::Trim { document };
-        let _ = shard.events.send(Inbound { event, outbox: None, _budget: None }).await;
+        let _ = shard.events.send(Inbound::new(event)).await;
     }
 
     /// Bytes of a shard's frames have reached a socket.
     pub async fn written(&self, session: SessionId, shard: usize, bytes: usize) {
         let event = Event::Written { session, bytes };
-        let _ =
-            self.shards[shard].events.send(Inbound { event, outbox: None, _budget: None }).await;
+        let _ = self.shards[shard].events.send(Inbound::new(event)).await;
     }
 
     /// Asks for a connection to be closed.
@@ -307,6 +337,7 @@ impl ShardTask {
         mut stop: watch::Receiver<bool>,
     ) {
         let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
+        let mut done = Vec::new();
         let mut stopping = *stop.borrow();
         while !(stopping && inbox.is_empty() && self.shard.is_settled()) {
             let timeout = self.shard.poll_timeout().map(|at| self.started + at);
@@ -319,6 +350,7 @@ impl ShardTask {
                     for inbound in events.drain(..) {
                         self.route(&inbound.event, inbound.outbox);
                         self.handle(inbound.event);
+                        done.extend(inbound.done);
                     }
                 }
                 changed = stop.changed(), if !stopping => stopping = changed.is_err() || *stop.borrow(),
@@ -332,6 +364,7 @@ impl ShardTask {
             while let Some(effect) = self.shard.poll_effect() {
                 self.perform(effect);
             }
+            done.clear();
             *lock(&self.counters) = self.shard.counters();
         }
     }

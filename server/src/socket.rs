@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use wire::Message as Said;
 
-use crate::machine::{Admission, FRAMES_MAX, Machine, Outgoing};
+use crate::machine::{Admission, FRAMES_MAX, Machine, Outgoing, PresenceOrder};
 use crate::metrics::Metrics;
 
 /// How many frames are put together into one write to the socket.
@@ -42,7 +42,9 @@ pub async fn serve(socket: WebSocket, around: Arc<Surroundings>, _place: Admissi
         Ok(Ok(first)) => first,
         Ok(Err(ended)) => return ended.say(&mut sink, &around, None).await,
         Err(_) => {
-            return Ended::peer(1008, "no join message in time").say(&mut sink, &around, None).await;
+            return Ended::peer(1008, "no join message in time")
+                .say(&mut sink, &around, None)
+                .await;
         }
     };
     let joined = match wire::decode(&first) {
@@ -155,7 +157,7 @@ async fn read(
     session: SessionId,
     peer: &PeerId,
 ) -> Ended {
-    let mut document = None;
+    let (mut document, mut order) = (None, PresenceOrder::default());
     loop {
         // The answer to our ping counts: a peer that lives says something in every interval.
         let frame = match timeout(around.ping_every * 2, stream.next()).await {
@@ -171,7 +173,8 @@ async fn read(
             Ok(message) => message,
             Err(error) => return Ended::peer(1007, &error.to_string()),
         };
-        if let Some(ended) = take(message, frame.len(), around, session, peer, &mut document).await
+        if let Some(ended) =
+            take(message, frame.len(), around, session, peer, (&mut document, &mut order)).await
         {
             return ended;
         }
@@ -184,7 +187,7 @@ async fn take(
     around: &Surroundings,
     session: SessionId,
     peer: &PeerId,
-    last: &mut Option<DocumentId>,
+    (last, order): (&mut Option<DocumentId>, &mut PresenceOrder),
 ) -> Option<Ended> {
     // Nobody speaks for another: whoever a relayed message claims to be from, it came from here.
     if message.sender().is_some_and(|sender| sender != peer) {
@@ -221,7 +224,7 @@ async fn take(
     if last.as_ref() != Some(&document) {
         *last = Some(document.clone());
     }
-    machine.deliver(session, document, message, bytes).await;
+    machine.deliver(session, document, message, bytes, order).await;
     None
 }
 
