@@ -82,10 +82,19 @@ impl Server {
     /// # Panics
     /// When it does not listen within [`PATIENCE`]; the message holds what it said.
     pub fn start(data: &Path, args: &[&str]) -> Self {
+        Self::start_with(data, args, &[])
+    }
+
+    /// The same, with variables in its environment.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub fn start_with(data: &Path, args: &[&str], variables: &[(&str, &Path)]) -> Self {
         let mut child = command()
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(args)
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -13,7 +13,7 @@ use support::Client;
 use tempfile::TempDir;
 use tributary_tests::{Server, run};
 
-/// How often the server is killed. Issue 2 asks for at least 50.
+/// How often the server is killed. Each time, what was acknowledged has to be there.
 const KILLS: i64 = 50;
 
 fn document(n: u8) -> DocumentId {

@@ -1,0 +1,159 @@
+//! The real process on a disk that fills up, fails, or loses its power.
+//!
+//! The disk is the one of the stores' power-loss tests: a library that is loaded before the system's
+//! own, counts what is written and synced, and keeps beside it what a loss of power would leave.
+
+mod support;
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use model::DocumentId;
+use support::Client;
+use tempfile::TempDir;
+use tributary_tests::{Server, run, workspace};
+
+struct Disk {
+    folder: TempDir,
+    library: PathBuf,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("there is room for a folder");
+        let library = folder.path().join("disk.so");
+        let source = workspace().join("crates/store/tests/power_loss.c");
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-o"])
+            .args([&library, &source])
+            .args(["-ldl", "-lpthread"])
+            .status()
+            .expect("a C compiler, as for building the server with SQLite");
+        assert!(built.success());
+        for name in ["live", "shadow", "pending"] {
+            fs::create_dir(folder.path().join(name)).expect("the folder is new");
+        }
+        Self { folder, library }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn start(&self, store: &str, fault: Option<(&str, &str)>) -> Server {
+        let (live, shadow, pending) =
+            (self.path("live"), self.path("shadow"), self.path("pending"));
+        let mut variables: Vec<(&str, &Path)> = vec![
+            ("LD_PRELOAD", &self.library),
+            ("POWER_LOSS_LIVE", &live),
+            ("POWER_LOSS_SHADOW", &shadow),
+            ("POWER_LOSS_PENDING", &pending),
+        ];
+        variables.extend(fault.map(|(name, value)| (name, Path::new(value))));
+        Server::start_with(&live, &["--store", store], &variables)
+    }
+}
+
+fn document() -> DocumentId {
+    DocumentId::from_bytes(&[3; 16]).expect("16 bytes")
+}
+
+/// Writes until the server stops acknowledging, at most so often; how many were acknowledged.
+fn write(server: &Server, most: i64) -> i64 {
+    let mut acknowledged = 0;
+    let mut client = Client::join(server, "writer", &document());
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        client.pull();
+        while acknowledged < most {
+            client.put(&format!("key {acknowledged}"), acknowledged);
+            client.acknowledged();
+            acknowledged += 1;
+        }
+    }));
+    acknowledged
+}
+
+fn holds(data: &Path, store: &str, acknowledged: i64) {
+    let server = Server::start(data, &["--store", store]);
+    let mut reader = Client::join(&server, "reader", &document());
+    reader.pull();
+    for number in 0..acknowledged {
+        assert_eq!(reader.get(&format!("key {number}")), Some(number), "of {acknowledged}");
+    }
+}
+
+fn ends_with_4_and_loses_nothing(store: &str, fault: (&str, &str)) {
+    let disk = Disk::new();
+    let mut server = disk.start(store, Some(fault));
+    let acknowledged = write(&server, 100_000);
+    assert_eq!(server.wait().code(), Some(4), "{}", server.log());
+    assert!(acknowledged > 0, "the fault came too early to show anything");
+    assert!(server.log().contains("the store has failed"), "{}", server.log());
+    drop(server);
+    holds(&disk.path("live"), store, acknowledged);
+}
+
+#[test]
+fn a_full_disk_ends_the_process_with_4_and_nothing_acknowledged_is_lost_on_sled() {
+    ends_with_4_and_loses_nothing("sled", ("POWER_LOSS_SPACE", "600000"));
+}
+
+#[test]
+fn a_full_disk_ends_the_process_with_4_and_nothing_acknowledged_is_lost_on_sqlite() {
+    ends_with_4_and_loses_nothing("sqlite", ("POWER_LOSS_SPACE", "1500000"));
+}
+
+#[test]
+fn a_sync_that_fails_ends_the_process_with_4_and_nothing_acknowledged_is_lost() {
+    for store in ["sled", "sqlite"] {
+        ends_with_4_and_loses_nothing(store, ("POWER_LOSS_SYNCS", "60"));
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_the_power_goes() {
+    for store in ["sled", "sqlite"] {
+        let disk = Disk::new();
+        let server = disk.start(store, None);
+        let acknowledged = write(&server, 100);
+        assert_eq!(acknowledged, 100);
+        server.kill();
+        holds(&disk.path("shadow"), store, acknowledged);
+    }
+}
+
+#[test]
+fn a_store_that_is_not_whole_is_refused_at_the_start_and_never_served_as_empty() {
+    for (store, name) in [("sled", "db"), ("sqlite", "tributary.sqlite")] {
+        let folder = tempfile::tempdir().expect("there is room for a folder");
+        let server = Server::start(folder.path(), &["--store", store]);
+        write(&server, 20);
+        server.terminate();
+        let mut server = server;
+        assert_eq!(server.wait().code(), Some(0));
+        let file = find(folder.path(), name);
+        fs::write(&file, vec![0xa5; 64 << 10]).expect("the file can be written");
+        let path = folder.path().to_str().expect("a plain path");
+        let output =
+            run(&["serve", "--listen", "127.0.0.1:0", "--data", path, "--store", store], &[]);
+        assert_eq!(output.status.code(), Some(3), "{store}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(path) && said.contains("backup"), "{said}");
+    }
+}
+
+/// The database file: the one with this name, or else the largest in the folder.
+fn find(folder: &Path, name: &str) -> PathBuf {
+    let named = folder.join(name);
+    if named.is_file() {
+        return named;
+    }
+    fs::read_dir(folder)
+        .expect("it is a folder")
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.is_file())
+        .max_by_key(|path| path.metadata().map_or(0, |metadata| metadata.len()))
+        .expect("a store has files")
+}
