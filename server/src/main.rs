@@ -13,6 +13,10 @@ mod socket;
 mod stores;
 mod tools;
 
+/// The system's allocator keeps what a large document needed for a moment; this one gives it back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     cli::run()
 }

@@ -11,6 +11,7 @@ use history::chunk::{Change, Chunk, read_change, read_chunks};
 use history::graph::Position;
 use history::{History, Offer, Refusal};
 use model::{ChangeHash, DocumentId, Heads, StorageId};
+use store::Write;
 use sync::{Answer, Changes, Message, Standing, Urgency};
 use wire::Tail;
 
@@ -33,6 +34,8 @@ pub(crate) struct Document {
     pub(crate) peers: BTreeMap<SessionId, Peer>,
     /// Changes below this are on their way to the store, or there.
     pub(crate) submitted: Position,
+    /// A whole upload is on its way to the store as a snapshot: what the meta row will say.
+    importing: Option<Meta>,
     pub(crate) upkeep: Upkeep,
     /// The last time that anybody did anything with the document.
     pub(crate) touched: Duration,
@@ -86,6 +89,7 @@ impl Document {
             awake: false,
             peers: BTreeMap::new(),
             submitted: 0,
+            importing: None,
             upkeep: Upkeep::default(),
             touched: Duration::ZERO,
             tell_at: None,
@@ -148,6 +152,9 @@ impl Document {
     /// Changes up to `end` are durable.
     pub(crate) fn committed(&mut self, ctx: &mut Context, end: Position, now: Now) {
         self.history.settle(end);
+        if let Some(meta) = self.importing.take() {
+            self.history.compacted(meta.base, meta.raw_from);
+        }
         let at = self.rest_until.max(now.running);
         self.tell_at = Some(self.tell_at.map_or(at, |before| before.min(at)));
         self.tick(ctx, now);
@@ -576,7 +583,38 @@ impl Document {
     }
 
     pub(crate) fn snapshot(&self, ctx: &Context) -> Result<Option<Vec<u8>>, LoadError> {
-        rows::snapshot(&*ctx.store, &self.id, self.meta.unwrap_or_default())
+        // Before the rows are there, the history does not count on them.
+        let base = self.history.base();
+        rows::snapshot(&*ctx.store, &self.id, Meta { base, ..self.meta.unwrap_or_default() })
+    }
+
+    /// The writes that make the new changes durable.
+    pub(crate) fn submit(&mut self, ctx: &Context, now: Now, writes: &mut Vec<Write>) {
+        let (from, to) = (self.submitted, self.history.len());
+        self.submitted = to;
+        let new = Meta { created_ms: now.wall_ms, ..Meta::default() };
+        if let Some(snapshot) = self.upkeep.take_whole(from, to)
+            && self.history.resident_bytes() >= ctx.limits.compact_tail_bytes
+            && let Some(directory) = self.history.directory()
+        {
+            // What came as one document is stored as one, not change by change.
+            let snapshot_bytes = snapshot.len() as u64;
+            let meta = Meta { base: to, raw_from: to, snapshot_bytes, ..new };
+            let index = history::index::encode(self.history.graph(), 0, to);
+            writes.push(rows::put_index(&self.id, 0, index));
+            writes.push(rows::put_directory(&self.id, directory.encode()));
+            writes.push(rows::put_snapshot(&self.id, snapshot));
+            writes.push(rows::put_meta(&self.id, meta));
+            self.meta = Some(meta);
+            self.importing = Some(meta);
+            return;
+        }
+        let changes = (from..to).filter_map(|position| self.history.resident(position));
+        rows::put_log(&self.id, from, now.wall_ms, changes, writes);
+        if self.meta.is_none() {
+            writes.push(rows::put_meta(&self.id, new));
+            self.meta = Some(new);
+        }
     }
 
     fn stage(&mut self, ctx: &mut Context) {

@@ -11,7 +11,6 @@ use wire::Tail;
 
 use crate::context::Context;
 use crate::document::Document;
-use crate::rows;
 use crate::session::Session;
 use crate::{
     ArchiveResult, BatchId, CloseReason, DocumentMessage, Effect, Event, JobId, Limits, Now,
@@ -142,14 +141,7 @@ impl Shard {
         for id in std::mem::take(&mut self.ctx.staged) {
             let Some(document) = self.documents.get_mut(&id) else { continue };
             let (from, to) = (document.submitted, document.history.len());
-            let changes = (from..to).filter_map(|position| document.history.resident(position));
-            rows::put_log(&id, from, now.wall_ms, changes, &mut writes);
-            if document.meta.is_none() {
-                let meta = rows::Meta { created_ms: now.wall_ms, ..rows::Meta::default() };
-                writes.push(rows::put_meta(&id, meta));
-                document.meta = Some(meta);
-            }
-            document.submitted = to;
+            document.submit(&self.ctx, now, &mut writes);
             self.ctx.counters.changes_in += u64::from(to - from);
             ends.push((id, to));
         }

@@ -52,9 +52,17 @@ impl Upkeep {
         self.verified = self.verified.max(history.base());
     }
 
-    /// The archive has proven all of the document, up to here, as this snapshot.
+    /// The archive has proven all of the document, up to here, as this snapshot: it need not be
+    /// verified and saved a second time.
     pub(crate) fn uploaded(&mut self, covers: Position, snapshot: Vec<u8>) {
+        self.verified = covers;
         self.uploaded = Some((covers, snapshot));
+    }
+
+    /// The snapshot, if it is exactly what is about to be stored.
+    pub(crate) fn take_whole(&mut self, from: Position, to: Position) -> Option<Vec<u8>> {
+        let (covers, snapshot) = self.uploaded.take()?;
+        (from == 0 && covers == to).then_some(snapshot)
     }
 
     pub(crate) fn is_burying(&self) -> bool {
@@ -90,11 +98,6 @@ impl Document {
         if !self.awake || !self.upkeep.is_idle() || self.history.durable() < self.history.len() {
             return;
         }
-        if let Some((covers, snapshot)) = self.upkeep.uploaded.take()
-            && covers == self.history.len()
-        {
-            return self.take_upload(ctx, covers, snapshot, now);
-        }
         let long = self.history.resident_bytes() >= 8 * self.compact_at(&ctx.limits);
         let quiet = now.running >= self.touched + ctx.limits.verify_after;
         let due = self.upkeep.verified < self.history.durable()
@@ -102,20 +105,6 @@ impl Document {
             && (quiet || long);
         if due && let Err(error) = self.verify(ctx) {
             self.upkeep.not_before = now.running + RETRY_AFTER;
-            ctx.report(Report::Unreadable { document: self.id.clone(), error });
-        }
-    }
-
-    /// What a client uploaded as one document need not be verified and saved a second time.
-    fn take_upload(&mut self, ctx: &mut Context, covers: Position, snapshot: Vec<u8>, now: Now) {
-        self.upkeep.verified = covers;
-        if self.history.resident_bytes() < self.compact_at(&ctx.limits) {
-            return;
-        }
-        let Some(directory) = self.history.directory().map(|directory| directory.encode()) else {
-            return;
-        };
-        if let Err(error) = self.compact(ctx, covers, directory, snapshot, now) {
             ctx.report(Report::Unreadable { document: self.id.clone(), error });
         }
     }
