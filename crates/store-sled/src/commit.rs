@@ -6,7 +6,8 @@
 //! ```text
 //! orphan(g), part(g, 0) … part(g, 255)      one small batch after the other:
 //! part(g, 256) …                            nothing refers to them yet
-//! row(key) -> pointer(g), no orphan(g)      the last batch; it makes everything visible at once
+//! row(key) -> pointer(g), no orphan(g)      the last batch, with the commit's number; it makes
+//!                                           everything visible at once
 //! flush, fdatasync                          and durable; then `commit` returns
 //! ```
 //!
@@ -16,6 +17,8 @@
 //! removed afterwards, again in small batches.
 
 use std::collections::BTreeMap;
+
+use store::directory::Witness;
 
 use super::{
     Content, File, Path, PathBuf, Pointer, SledOptions, StoreError, Write, guarded, rows,
@@ -32,6 +35,7 @@ pub(crate) struct Committer {
     /// Our own handle of sled's file, from right after it was opened: the kernel tells each handle once of
     /// a write-back that failed, and sled does not ask.
     file: File,
+    witness: Witness,
     path: PathBuf,
     skip_sync: bool,
     stopped: bool,
@@ -43,12 +47,14 @@ impl Committer {
     pub fn start(
         db: sled::Db,
         file: File,
+        witness: Witness,
         path: &Path,
         options: &SledOptions,
     ) -> Result<Self, StoreError> {
         let mut committer = Self {
             db,
             file,
+            witness,
             path: path.to_owned(),
             skip_sync: options.skip_sync,
             stopped: false,
@@ -73,16 +79,19 @@ impl Committer {
         // Set before and not after, so that it holds whatever way this ends.
         self.stopped = true;
         let path = self.path.clone();
-        guarded(&path, || self.write(batch))?;
+        let number = self.witness.next_number()?;
+        guarded(&path, || self.write(batch, number))?;
+        self.witness.durable(number);
         self.stopped = false;
         Ok(())
     }
 
-    fn write(&mut self, batch: &[Write]) -> Result<(), StoreError> {
+    fn write(&mut self, batch: &[Write], number: u64) -> Result<(), StoreError> {
         let writes = last_writes(batch);
         let parts: usize = writes.values().flatten().map(|value| parts_of(value)).sum();
         let ahead = parts > PARTS_PER_BATCH;
         let mut last = sled::Batch::default();
+        last.insert(rows::COMMIT, rows::seal_commit(number));
         let mut replaced = Vec::new();
         for (key, value) in writes {
             let key = rows::row_key(key);

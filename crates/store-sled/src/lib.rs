@@ -16,7 +16,10 @@
 //! - **Any error is final**, and sled may panic on a damaged file: a panic is caught and is an error.
 //!
 //! What sled cannot tell: a log whose end is damaged looks to it like one that a crash cut short. It opens
-//! with the last batches missing. Regions notice that by comparing; this crate cannot.
+//! with the last batches missing. So each batch carries the number of its commit, and what is opened is
+//! compared with the [witness](store::directory::Witness) beside it: with less than that it is refused. By
+//! then sled has already cut its log where it took it to end; what was damaged is not there any more for
+//! anyone to look at. What the witness does not see are commits of the last second before a kill.
 
 mod commit;
 mod rows;
@@ -29,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use store::directory::StoreDirectory;
+use store::directory::{StoreDirectory, WITNESS_INTERVAL};
 use store::{Store, StoreError, Visit, Write};
 
 use commit::Committer;
@@ -59,11 +62,14 @@ pub struct SledOptions {
     /// test notices.
     #[doc(hidden)]
     pub skip_sync: bool,
+    /// How often the witness is written at most: for tests.
+    #[doc(hidden)]
+    pub witness_interval: Duration,
 }
 
 impl Default for SledOptions {
     fn default() -> Self {
-        Self { cache_bytes: 32 << 20, skip_sync: false }
+        Self { cache_bytes: 32 << 20, skip_sync: false, witness_interval: WITNESS_INTERVAL }
     }
 }
 
@@ -79,9 +85,10 @@ impl SledStore {
     /// Opens the store in a directory; creates it when the directory is empty or missing.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] when the directory holds something else, a store that sled cannot open, or
-    /// one of a format that this program does not know. [`StoreError::Io`] and [`StoreError::Full`] when
-    /// the system refuses, among others because another process has the store open.
+    /// [`StoreError::Corrupt`] when the directory holds something else, a store that sled cannot open, one
+    /// of a format that this program does not know, or one that has lost commits that were acknowledged.
+    /// [`StoreError::Io`] and [`StoreError::Full`] when the system refuses, among others because another
+    /// process has the store open.
     pub fn open(path: impl AsRef<Path>, options: &SledOptions) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let mut directory = StoreDirectory::claim(path, DATABASE)?;
@@ -98,7 +105,11 @@ impl SledStore {
             directory.sync_names()?;
         }
         guarded(path, || check_version(&db, path))?;
-        let committer = guarded(path, || Committer::start(db.clone(), file, path, options))?;
+        // Compared before the committer writes anything.
+        let committed = guarded(path, || last_commit(&db, path))?;
+        let witness = directory.witness(committed, options.witness_interval)?;
+        let start = || Committer::start(db.clone(), file, witness, path, options);
+        let committer = guarded(path, start)?;
         Ok(Self { db, committer: Mutex::new(committer), directory })
     }
 
@@ -262,6 +273,13 @@ fn check_version(db: &sled::Db, path: &Path) -> Result<(), StoreError> {
         Ok(version) => format!("its format version is {version}; this program knows {known}"),
         Err(_) => "its format version is not a number".into(),
     }))
+}
+
+/// The number of the last commit, `None` when there never was one with a number.
+fn last_commit(db: &sled::Db, path: &Path) -> Result<Option<u64>, StoreError> {
+    let row = db.get(rows::COMMIT).map_err(|e| sled_error("open", path, e))?;
+    let number = row.map(|row| rows::unseal_commit(&row)).transpose();
+    number.map_err(|damage| StoreError::corrupt(path, damage))
 }
 
 /// Runs something of sled's, which panics on some damaged files; that is an error here.

@@ -1,9 +1,10 @@
 //! How things lie in the tree: keys, kinds and checksums of rows.
 //!
-//! One tree holds four kinds of keys, told apart by their first byte:
+//! One tree holds five kinds of keys, told apart by their first byte:
 //!
 //! | key | value |
 //! |---|---|
+//! | `c` | the number of the last commit; a store that an older version wrote may not have it |
 //! | `m` | the version of this format |
 //! | `o` generation | nothing: parts of this generation may exist that nothing refers to |
 //! | `p` generation, part | a part of a large value |
@@ -22,6 +23,8 @@ use crc32fast::Hasher;
 pub(crate) const FORMAT_VERSION: u32 = 1;
 /// Key of the version.
 pub(crate) const META: &[u8] = b"m";
+/// Key of the number of the last commit.
+pub(crate) const COMMIT: &[u8] = b"c";
 
 /// Above this, a value is split. With the longest key and the checksum it stays under 4 KiB: sled
 /// rewrites whole leaves of up to 17 rows, and puts a leaf of more than 128 KiB into a file that it
@@ -100,6 +103,15 @@ pub(crate) fn unseal<'a>(key: &[u8], row: &'a [u8]) -> Result<&'a [u8], Damage> 
         Some((sum, content)) if sum == checksum(key, content) => Ok(content),
         _ => Err(format!("row {key:02x?} does not match its checksum")),
     }
+}
+
+pub(crate) fn seal_commit(number: u64) -> Vec<u8> {
+    seal(COMMIT, &[&number.to_le_bytes()])
+}
+
+pub(crate) fn unseal_commit(row: &[u8]) -> Result<u64, Damage> {
+    let number = unseal(COMMIT, row)?.try_into();
+    number.map(u64::from_le_bytes).map_err(|_| "the number of the last commit is no number".into())
 }
 
 pub(crate) fn seal_inline(key: &[u8], value: &[u8]) -> Vec<u8> {

@@ -9,6 +9,12 @@
 //! that shares its row with a value of more than a kilobyte, SQLite reads all of that row, so a few large
 //! ones beside the small made every search read megabytes. SQLite does not check its pages, so each row
 //! carries a checksum here too.
+//!
+//! What SQLite cannot tell: a log (`store.sqlite-wal`) that is removed, or damaged, looks to it like one that
+//! was empty, or that a crash cut short, and it opens without what was in it. So each batch carries the
+//! number of its commit, and what is opened is compared with the [witness](store::directory::Witness) beside
+//! it: with less than that it is refused, and the log is left as it is, for whoever looks into it. What the
+//! witness does not see are commits of the last second before a kill.
 
 mod errors;
 
@@ -19,8 +25,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crc32fast::Hasher;
+use rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Statement, params};
-use store::directory::StoreDirectory;
+use store::directory::{StoreDirectory, WITNESS_INTERVAL, Witness};
 use store::{Store, StoreError, Visit, Write};
 
 use errors::Failures;
@@ -62,6 +69,11 @@ const TABLES: &str = "
         value BLOB NOT NULL
     );
 ";
+/// The row of the number of the last commit: the one key that no caller can have. A store that an older
+/// version wrote may not have it.
+const COMMIT: &[u8] = b"";
+/// The smallest key of a caller's.
+const FIRST_KEY: &[u8] = b"\x00";
 const PUT_ROW: &str = "INSERT OR REPLACE INTO rows (key, first, parts, value, checksum)
     VALUES (?1, ?2, ?3, ?4, ?5)";
 const PUT_PART: &str = "INSERT INTO parts (id, value) VALUES (?1, ?2)";
@@ -75,12 +87,21 @@ const SCAN: &str = "SELECT key, first, parts, value, checksum FROM rows
 const PARTS: &str = "SELECT value FROM parts WHERE id >= ?1 AND id < ?1 + ?2 ORDER BY id";
 
 /// How a SQLite store is opened.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SqliteOptions {
     /// Leaves out the syncs, and breaks the contract: a planted bug, to show that the power-loss test
     /// notices.
     #[doc(hidden)]
     pub skip_sync: bool,
+    /// How often the witness is written at most: for tests.
+    #[doc(hidden)]
+    pub witness_interval: Duration,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { skip_sync: false, witness_interval: WITNESS_INTERVAL }
+    }
 }
 
 /// A store in a directory of its own, kept by SQLite.
@@ -93,6 +114,7 @@ pub struct SqliteStore {
 
 struct Writer {
     connection: Connection,
+    witness: Witness,
     stopped: bool,
 }
 
@@ -101,8 +123,9 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] when the directory holds something else, a database that SQLite cannot
-    /// read, or one of a format that this program does not know. [`StoreError::Io`] and
-    /// [`StoreError::Full`] when the system refuses, among others because another process has it open.
+    /// read, one of a format that this program does not know, or one that has lost commits that were
+    /// acknowledged. [`StoreError::Io`] and [`StoreError::Full`] when the system refuses, among others
+    /// because another process has it open.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(path, &SqliteOptions::default())
     }
@@ -117,6 +140,8 @@ impl SqliteStore {
         let failures = Failures::of(path);
         let connection = failures.name("open", || {
             let connection = connect(path, directory.is_new())?;
+            // Or a store that is refused below would have its log worked in, and removed.
+            connection.set_db_config(SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             prepare_writer(&connection)?;
             if directory.is_new() {
                 create(&connection)?;
@@ -130,11 +155,15 @@ impl SqliteStore {
             directory.created()?;
         }
         check_header(&connection, &failures, path)?;
+        let committed = last_commit(&connection, &failures, path)?;
+        let witness = directory.witness(committed, options.witness_interval)?;
+        failures
+            .name("open", || connection.set_db_config(SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false))?;
         if options.skip_sync {
             failures.name("open", || connection.pragma_update(None, "synchronous", "OFF"))?;
         }
         Ok(Self {
-            writer: Mutex::new(Writer { connection, stopped: false }),
+            writer: Mutex::new(Writer { connection, witness, stopped: false }),
             idle_readers: Mutex::default(),
             failures,
             directory,
@@ -231,12 +260,17 @@ impl Store for SqliteStore {
         }
         // Set before and not after, so that it holds whatever way this ends.
         writer.stopped = true;
-        self.failures.name("commit", || write(&mut writer.connection, batch))?;
+        let number = writer.witness.next_number()?;
+        self.failures.name("commit", || write(&mut writer.connection, batch, number))?;
+        writer.witness.durable(number);
         writer.stopped = false;
         Ok(())
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if key == COMMIT {
+            return Ok(None);
+        }
         self.read("get", |connection| {
             let (mut get, mut parts) = self.failures.name("get", || {
                 Ok((connection.prepare_cached(GET)?, connection.prepare_cached(PARTS)?))
@@ -250,6 +284,7 @@ impl Store for SqliteStore {
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let from = from.max(FIRST_KEY);
         self.read("scan", |connection| {
             let (mut scan, mut parts) = self.failures.name("scan", || {
                 Ok((connection.prepare_cached(SCAN)?, connection.prepare_cached(PARTS)?))
@@ -321,13 +356,32 @@ fn check_header(
             format!("its format version is {version}; this program knows {FORMAT_VERSION}"),
         ));
     }
-    // Reads the tables' roots, so that a file with a sound header and nothing behind it does not pass.
-    failures
-        .name("open", || connection.query_row(GET, params![[0_u8; 0]], |_| Ok(())).optional())
-        .map(|_| ())
+    Ok(())
 }
 
-fn write(connection: &mut Connection, batch: &[Write]) -> rusqlite::Result<()> {
+/// The number of the last commit, `None` when there never was one with a number. Reads the table from its
+/// root on, so that a file with a sound header and nothing behind it does not pass.
+fn last_commit(
+    connection: &Connection,
+    failures: &Failures,
+    path: &Path,
+) -> Result<Option<u64>, StoreError> {
+    let read = |row: &Row<'_>| Ok((row.get("value")?, row.get("checksum")?));
+    let row: Option<(Vec<u8>, u32)> =
+        failures.name("open", || connection.query_row(GET, params![COMMIT], read).optional())?;
+    let Some((value, checksum)) = row else { return Ok(None) };
+    match value.as_slice().try_into() {
+        Ok(number) if row_checksum(COMMIT, 0, 0, &value) == checksum => {
+            Ok(Some(u64::from_le_bytes(number)))
+        }
+        _ => Err(StoreError::corrupt(
+            path,
+            "the row of the last commit's number does not match its checksum",
+        )),
+    }
+}
+
+fn write(connection: &mut Connection, batch: &[Write], number: u64) -> rusqlite::Result<()> {
     let transaction =
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     for write in batch {
@@ -345,6 +399,7 @@ fn write(connection: &mut Connection, batch: &[Write]) -> rusqlite::Result<()> {
             Write::Put { value, .. } => put(&transaction, key, value)?,
         }
     }
+    put(&transaction, COMMIT, &number.to_le_bytes())?;
     transaction.commit()
 }
 

@@ -30,6 +30,7 @@ macro_rules! conformance_suite {
             the_last_write_of_a_key_in_a_batch_counts,
             deleting_leaves_nothing_behind,
             doing_it_twice_is_doing_it_once,
+            a_store_shows_nothing_of_its_own,
             empty_values_and_empty_batches_are_allowed,
             values_around_every_power_of_two_come_back,
             large_values_come_back_whole,
@@ -178,6 +179,22 @@ pub fn doing_it_twice_is_doing_it_once(subject: &impl Subject) {
     for _ in 0..3 {
         store.commit(&batch).unwrap();
         assert!(all(&*store) == rows(&[(b"a", b"1"), (b"b", &large)]));
+    }
+}
+
+/// What a store keeps for itself, a new one and one that was written to, is not in any answer.
+pub fn a_store_shows_nothing_of_its_own(subject: &impl Subject) {
+    let end = [0xff; KEY_BYTES_MAX + 1];
+    for _ in 0..2 {
+        let store = subject.open();
+        assert_eq!(scanned(&*store, b"", &end), rows(&[]));
+        store.commit(&[delete(b"a")]).unwrap();
+        assert_eq!(scanned(&*store, b"", &end), rows(&[]));
+        assert_eq!(scanned(&*store, b"", b"\x00"), rows(&[]));
+        for byte in 0..=u8::MAX {
+            assert_eq!(store.get(&[byte]).unwrap(), None);
+        }
+        assert_eq!(store.get(b"").unwrap(), None);
     }
 }
 

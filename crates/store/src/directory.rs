@@ -5,15 +5,29 @@
 //! is marked: the file `creating` is durable before anything else is written and its removal is durable
 //! before the first commit. With the mark, nothing was ever acknowledged and the rest may be wiped;
 //! without it, whatever is missing was lost.
+//!
+//! The other danger is a store that has lost only its end: see [`Witness`]. An operator who takes such a loss
+//! knowingly says so with an empty file [`ACCEPT_LOSS`] in the directory; it counts for one opening.
+
+mod witness;
+
+pub use witness::{WITNESS_INTERVAL, Witness, witnessed};
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::StoreError;
+use witness::WITNESS;
 
 const LOCK: &str = "lock";
 const CREATING: &str = "creating";
+/// The file by which an operator accepts that a store has lost commits, or that nobody can tell.
+pub const ACCEPT_LOSS: &str = "accept-loss";
+/// What to do about a loss.
+const REMEDY: &str = "Restore a backup of the whole directory; or, to go on without what is lost, create \
+     an empty file named 'accept-loss' in the directory and open the store again";
 
 /// A directory that this process, and no other, has open as a store.
 #[derive(Debug)]
@@ -79,12 +93,63 @@ impl StoreDirectory {
     /// # Errors
     /// When the system refuses; the store then counts as not created.
     pub fn created(&mut self) -> Result<(), StoreError> {
-        sync(&self.path)
+        witness::begin(&self.path)
+            .and_then(|()| sync(&self.path))
             .and_then(|()| fs::remove_file(self.path.join(CREATING)))
             .and_then(|()| sync(&self.path))
             .map_err(|e| StoreError::from_io("finish the creation", &self.path, &e))?;
         self.new = false;
         Ok(())
+    }
+
+    /// Compares what the engine holds with what its witness names, and starts the witness of this process.
+    ///
+    /// `committed` is the number of the last commit in the engine, `None` when none has a number. To be called
+    /// once, after the engine has recovered and before anything is written to it. The witness is to be
+    /// dropped before the directory, whose lock guards it. `interval` is [`WITNESS_INTERVAL`], except in
+    /// tests.
+    ///
+    /// An engine without a number and a directory without a witness are a store from before there were
+    /// witnesses, and are taken as they are. So is whatever [`ACCEPT_LOSS`] was put beside; the file is removed.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when the engine has less than the witness names, or when the witness is
+    /// missing or damaged. [`StoreError::Io`] when the system refuses.
+    pub fn witness(
+        &self,
+        committed: Option<u64>,
+        interval: Duration,
+    ) -> Result<Witness, StoreError> {
+        let refused = |e| StoreError::from_io("begin the witness of", &self.path, &e);
+        let accepted = self.path.join(ACCEPT_LOSS);
+        if accepted.try_exists().map_err(refused)? {
+            // The witness first: a crash in between must not leave the loss unaccepted and unknown.
+            witness::begin(&self.path)
+                .and_then(|()| fs::remove_file(accepted))
+                .and_then(|()| sync(&self.path))
+                .map_err(refused)?;
+        }
+        let last = committed.unwrap_or(0);
+        match witnessed(&self.path)? {
+            None if committed.is_none() => witness::begin(&self.path).map_err(refused)?,
+            None => {
+                let what = format!(
+                    "the file {WITNESS:?} is missing, so nobody can tell whether the store still has \
+                     all that was acknowledged. It has commits up to number {last}. {REMEDY}"
+                );
+                return Err(StoreError::corrupt(&self.path, what));
+            }
+            Some(named) if named > last => {
+                let what = format!(
+                    "commits {} to {named} were acknowledged and are lost: the store ends with commit \
+                     {last}, so the end of its log is damaged or missing. {REMEDY}",
+                    last + 1
+                );
+                return Err(StoreError::corrupt(&self.path, what));
+            }
+            Some(_) => {}
+        }
+        Witness::start(&self.path, last, interval)
     }
 
     /// Makes durable which names the directory holds.
@@ -180,6 +245,75 @@ mod tests {
         let refused = StoreDirectory::claim(temp.path(), "main").unwrap_err();
         assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
         assert_eq!(names_in(temp.path()).unwrap(), ["rest"]);
+    }
+
+    /// A directory with a store in it that the witness saw `commits` of.
+    fn created(path: &Path, commits: u64) -> StoreDirectory {
+        let mut claimed = StoreDirectory::claim(path, "main").unwrap();
+        fs::write(path.join("main"), b"whole").unwrap();
+        claimed.created().unwrap();
+        let witness = claimed.witness(None, WITNESS_INTERVAL).unwrap();
+        (1..=commits).for_each(|number| witness.durable(number));
+        claimed
+    }
+
+    #[test]
+    fn an_engine_with_less_than_its_witness_names_is_refused_until_the_loss_is_accepted() {
+        let temp = tempfile::tempdir().unwrap();
+        let claimed = created(temp.path(), 42);
+        let open = |committed| claimed.witness(committed, WITNESS_INTERVAL);
+        for committed in [None, Some(0), Some(41)] {
+            let refused = open(committed).unwrap_err();
+            assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
+            let lost = format!("commits {} to 42 were", committed.unwrap_or(0) + 1);
+            assert!(refused.to_string().contains(&lost), "{refused}");
+            assert!(refused.to_string().contains(ACCEPT_LOSS), "{refused}");
+        }
+        assert_eq!(open(Some(42)).unwrap().next_number(), Ok(43));
+        // A batch that was under way may be there as well.
+        assert_eq!(open(Some(43)).unwrap().next_number(), Ok(44));
+
+        File::create(temp.path().join(ACCEPT_LOSS)).unwrap();
+        let witness = open(Some(40)).unwrap();
+        assert_eq!(witness.next_number(), Ok(41));
+        witness.durable(41);
+        drop(witness);
+        // It was for that loss, not for the next one.
+        assert!(open(Some(40)).is_err());
+        assert!(open(Some(41)).is_ok());
+    }
+
+    #[test]
+    fn a_witness_that_is_missing_or_damaged_is_named_until_that_is_accepted() {
+        for damaged in [false, true] {
+            let temp = tempfile::tempdir().unwrap();
+            let claimed = created(temp.path(), 5);
+            let witness = temp.path().join(WITNESS);
+            if damaged {
+                fs::write(&witness, b"Dear").unwrap();
+            } else {
+                fs::remove_file(&witness).unwrap();
+            }
+            let open = || claimed.witness(Some(5), WITNESS_INTERVAL).map(|_| ());
+            let refused = open().unwrap_err();
+            assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
+            assert!(refused.to_string().contains("witness"), "{refused}");
+            File::create(temp.path().join(ACCEPT_LOSS)).unwrap();
+            assert_eq!(open(), Ok(()));
+            assert_eq!(open(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_store_from_before_there_were_witnesses_gets_one() {
+        let temp = tempfile::tempdir().unwrap();
+        let claimed = created(temp.path(), 0);
+        fs::remove_file(temp.path().join(WITNESS)).unwrap();
+        let witness = claimed.witness(None, WITNESS_INTERVAL).unwrap();
+        assert_eq!(witnessed(temp.path()), Ok(Some(0)));
+        witness.durable(1);
+        drop(witness);
+        assert!(claimed.witness(None, WITNESS_INTERVAL).is_err());
     }
 
     #[test]

@@ -19,6 +19,15 @@
 //!    always whole, old or new. Callers that care keep what is under way in memory.
 //! 9. **Never empty by accident.** A backend that finds a store it cannot read refuses to open it. It
 //!    creates a store only where there is nothing, and what a crash left of a creation it begins again.
+//!    **Nor less than it acknowledged:** damage to the end of an engine's log looks to the engine like a
+//!    write that a crash cut short, and it opens with the last batches missing. So on a disk every batch
+//!    carries the number of its commit, and a [witness](directory::Witness) outside of the engine names
+//!    one that was durable. An engine that has less is refused with the numbers of what is lost, and
+//!    so is a witness that is missing or damaged; stores that never had one are taken as they are. An
+//!    operator who goes on without what is lost puts an empty file
+//!    [`accept-loss`](directory::ACCEPT_LOSS) into the directory, for one opening. Not covered: commits of
+//!    the last second ([`WITNESS_INTERVAL`](directory::WITNESS_INTERVAL)) before a process that was not
+//!    closed ended, and a directory that goes back to an earlier moment as a whole.
 //!
 //! One thread commits at a time (others wait); any number may read meanwhile. Within a batch the last
 //! write of a key counts. After an error reads go on, but what they show of the failed batch means nothing.

@@ -5,7 +5,7 @@
 //! `cargo run --release -p tributary-store-sled --example measure-sled -- DIRECTORY [ROWS [ROW_BYTES]]`
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::seeded::Seeded;
 use crate::{Store, StoreError, Write};
@@ -38,8 +38,10 @@ pub fn measure<S: Store>(
     let store = open(directory)?;
     println!("open: {:.1?}, RSS {} MB", began.elapsed(), resident_mb());
 
+    // Other values in each run: sled does not write what is there already.
+    let run = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_nanos() as u64);
     let small = latencies(COMMITS, |n| {
-        let mut generator = Seeded::new(n);
+        let mut generator = Seeded::new(n ^ run);
         let document = generator.next() % (rows / ROWS_PER_DOCUMENT);
         // As a change does: itself, an index row, a cursor.
         let batch: Vec<Write> = (0..3)

@@ -10,6 +10,10 @@
 //! checker knows exactly what the store must hold: everything of the first `n` batches and nothing else,
 //! for one `n` that is not less than the last one that the child acknowledged.
 //!
+//! The witness beside the store loses what was not synced like any other file, and is looked at each
+//! time: it may name fewer commits than are there, never one more. Each batch is one commit, so its numbers
+//! are theirs. (The tests have it written after every commit if it can keep up, so that it is close.)
+//!
 //! The child is the test program itself: a backend's test file has an ignored test that calls [`writer`].
 
 use std::collections::BTreeMap;
@@ -20,6 +24,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::directory::witnessed;
 use crate::seeded::Seeded;
 use crate::{Store, StoreError, Write};
 
@@ -71,6 +76,8 @@ pub struct Outcome {
     pub lost: u64,
     /// Stores that did not open any more after a loss of power, or held something else than whole batches.
     pub broken: u64,
+    /// The last commit that the witness of the store named when the power went.
+    pub witnessed: u64,
 }
 
 /// A fault that the child is to meet.
@@ -106,7 +113,16 @@ pub fn run(trial: &Trial) -> Option<Outcome> {
         assert!(matches!(survived, Found::Batches(n) if n >= acknowledged), "kill: {survived:?}");
 
         place.lose_power();
+        let named = witnessed(&place.live.join("store"));
+        let named = named.expect("a witness that is whole").unwrap_or(0);
+        assert!(named <= acknowledged + 1, "the witness names {named} of {acknowledged}");
+        outcome.witnessed = named;
         before = match history.look(trial.open, &place.copy_of_live(), acknowledged) {
+            Found::Batches(n) if n < named => {
+                eprintln!("the witness names {named}, the store has {n} and was opened");
+                outcome.broken += 1;
+                return Some(outcome);
+            }
             Found::Batches(n) if n >= acknowledged => n,
             Found::Batches(n) => {
                 outcome.lost += acknowledged - n;
