@@ -20,6 +20,9 @@ const FRAMES_AT_ONCE: usize = 64;
 /// Room is given back to a shard in pieces of this many bytes, to spare it an event per frame.
 const WRITTEN_BYTES: usize = 32 << 10;
 
+/// How long to wait for a peer that we have said goodbye to.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// What a connection needs besides its socket.
 pub struct Surroundings {
     /// The machine.
@@ -40,10 +43,10 @@ pub async fn serve(socket: WebSocket, around: Arc<Surroundings>, _place: Admissi
     let (frames, mut outbox) = mpsc::channel(FRAMES_MAX);
     let first = match timeout(around.join_within, first_message(&mut stream)).await {
         Ok(Ok(first)) => first,
-        Ok(Err(ended)) => return ended.say(&mut sink, &around, None).await,
+        Ok(Err(ended)) => return ended.say(&mut sink, &mut stream, &around, None).await,
         Err(_) => {
             return Ended::peer(1008, "no join message in time")
-                .say(&mut sink, &around, None)
+                .say(&mut sink, &mut stream, &around, None)
                 .await;
         }
     };
@@ -53,11 +56,13 @@ pub async fn serve(socket: WebSocket, around: Arc<Surroundings>, _place: Admissi
             Err(refused) => {
                 let target = message.sender().cloned();
                 let ended = Ended::peer(1002, &refused.to_string());
-                return ended.say(&mut sink, &around, target.as_ref()).await;
+                return ended.say(&mut sink, &mut stream, &around, target.as_ref()).await;
             }
         },
         Err(error) => {
-            return Ended::peer(1007, &error.to_string()).say(&mut sink, &around, None).await;
+            return Ended::peer(1007, &error.to_string())
+                .say(&mut sink, &mut stream, &around, None)
+                .await;
         }
     };
     let Some((session, peer, answer)) = joined else { return };
@@ -79,7 +84,7 @@ pub async fn serve(socket: WebSocket, around: Arc<Surroundings>, _place: Admissi
     };
     tracing::debug!(session = session.0, %peer, ?ended, "ended");
     around.machine.leave(session, &peer).await;
-    ended.say(&mut sink, &around, Some(&peer)).await;
+    ended.say(&mut sink, &mut stream, &around, Some(&peer)).await;
 }
 
 /// How a connection ended.
@@ -101,6 +106,7 @@ impl Ended {
     async fn say(
         self,
         sink: &mut SplitSink<WebSocket, Message>,
+        stream: &mut SplitStream<WebSocket>,
         around: &Surroundings,
         target: Option<&PeerId>,
     ) {
@@ -132,10 +138,24 @@ impl Ended {
         let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
         let _ = timeout(around.write_within, async {
             let _ = sink.send(close).await;
-            let _ = sink.close().await;
         })
         .await;
+        linger(stream).await;
     }
+}
+
+/// Waits until the peer has read our last words. A socket that is closed with bytes still unread is
+/// reset, and the reset overtakes what was written before it.
+async fn linger(stream: &mut SplitStream<WebSocket>) {
+    let until_it_ends = async {
+        while let Some(frame) = stream.next().await {
+            if frame.is_err() {
+                // What follows cannot be read as frames, so only time is left.
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let _ = timeout(LINGER, until_it_ends).await;
 }
 
 async fn first_message(stream: &mut SplitStream<WebSocket>) -> Result<axum::body::Bytes, Ended> {
