@@ -20,8 +20,11 @@ const FRAMES_AT_ONCE: usize = 64;
 /// Room is given back to a shard in pieces of this many bytes, to spare it an event per frame.
 const WRITTEN_BYTES: usize = 32 << 10;
 
-/// How long to wait for a peer that we have said goodbye to.
+/// How long to wait until a peer has read our last words. A socket that is closed with bytes still
+/// unread is reset, and the reset overtakes what was written before it.
 const LINGER: Duration = Duration::from_secs(1);
+/// The close code for a message over the limit.
+const TOO_LARGE: u16 = 1009;
 
 /// What a connection needs besides its socket.
 pub struct Surroundings {
@@ -140,22 +143,13 @@ impl Ended {
             let _ = sink.send(close).await;
         })
         .await;
-        linger(stream).await;
-    }
-}
-
-/// Waits until the peer has read our last words. A socket that is closed with bytes still unread is
-/// reset, and the reset overtakes what was written before it.
-async fn linger(stream: &mut SplitStream<WebSocket>) {
-    let until_it_ends = async {
-        while let Some(frame) = stream.next().await {
-            if frame.is_err() {
-                // What follows cannot be read as frames, so only time is left.
-                std::future::pending::<()>().await;
-            }
+        if code == TOO_LARGE {
+            // The rest of the message cannot be read as frames, so only time is left.
+            tokio::time::sleep(LINGER).await;
+        } else {
+            let _ = timeout(LINGER, async { while let Some(Ok(_)) = stream.next().await {} }).await;
         }
-    };
-    let _ = timeout(LINGER, until_it_ends).await;
+    }
 }
 
 async fn first_message(stream: &mut SplitStream<WebSocket>) -> Result<axum::body::Bytes, Ended> {
@@ -333,7 +327,7 @@ fn broken(error: &axum::Error, document: Option<&DocumentId>) -> Ended {
     if text.contains("too long") || text.contains("too big") {
         let document = document.map(DocumentId::to_string).unwrap_or_default();
         tracing::warn!(document, error = text, "message over the limit (frame_bytes_max)");
-        return Ended::Ours { code: 1009, reason: "message too large".to_owned() };
+        return Ended::Ours { code: TOO_LARGE, reason: "message too large".to_owned() };
     }
     Ended::Gone
 }
