@@ -133,12 +133,19 @@ impl Document {
         self.touched = now.running;
         let peer = self.peers.entry(session).or_default();
         if peer.blocked.is_some() || self.upkeep.is_burying() {
-            if peer.waiting.len() >= ctx.limits.waiting_messages {
-                let max = ctx.limits.waiting_messages;
-                ctx.close(session, CloseReason::TooMany { what: "waiting messages", max });
-                return;
+            let waiting: usize = peer.waiting.iter().map(Vec::len).sum();
+            let limits = &ctx.limits;
+            let over = if peer.waiting.len() >= limits.waiting_messages {
+                Some(("waiting messages", limits.waiting_messages))
+            } else if waiting > 0 && waiting + data.len() > limits.waiting_bytes {
+                Some(("bytes of waiting messages", limits.waiting_bytes))
+            } else {
+                None
+            };
+            match over {
+                Some((what, max)) => ctx.close(session, CloseReason::TooMany { what, max }),
+                None => peer.waiting.push_back(data),
             }
-            peer.waiting.push_back(data);
             return;
         }
         self.take(ctx, session, &data, now);

@@ -14,6 +14,9 @@ pub struct Limits {
     pub documents_per_session: usize,
     /// How many messages of one session on one document may wait for the archive.
     pub waiting_messages: usize,
+    /// How many bytes they may have together; one message may be larger. A typist whose connection
+    /// was held up sends what it has all at once, and is not to be sent away for it.
+    pub waiting_bytes: usize,
     /// How many stores' heads one session may subscribe to.
     pub subscriptions_per_session: usize,
     /// The heads of how many stores are remembered per document.
@@ -51,7 +54,8 @@ impl Default for Limits {
             session_bytes_in_flight: 256 << 10,
             presence_bytes_in_flight: 128 << 10,
             documents_per_session: 100_000,
-            waiting_messages: 64,
+            waiting_messages: 4096,
+            waiting_bytes: 16 << 20,
             subscriptions_per_session: 1_000,
             gossip_stores_per_document: 1_000,
             acknowledge_after: Duration::from_millis(50),

@@ -70,6 +70,27 @@ fn formatting_takes_the_slow_lane_and_arrives() {
 }
 
 #[test]
+fn a_typist_whose_words_come_all_at_once_behind_a_slow_one_is_not_sent_away() {
+    let mut rig = Rig::new(Limits::default());
+    let mut ann = Client::join(&mut rig, "ann");
+    (0..20).for_each(|n| ann.put("title", &format!("draft {n}")));
+    ann.say(&mut rig);
+    rig.run();
+    // Asked for what it has, it uploads the whole document, which only the archive can open.
+    assert!(ann.read(&mut rig).is_empty());
+    rig.hold_archive = true;
+    ann.say(&mut rig);
+    for n in 0..300 {
+        ann.put("title", &format!("word {n}"));
+        ann.say(&mut rig);
+    }
+    rig.hold_archive = false;
+    ann.sync(&mut rig);
+    assert!(rig.closed.is_empty(), "{:?}", rig.closed);
+    assert_eq!(rig.shard.counters().changes_in, 320);
+}
+
+#[test]
 fn a_whole_document_that_is_uploaded_becomes_the_snapshot_without_a_second_look() {
     let mut rig = Rig::new(small());
     let mut ann = Client::join(&mut rig, "ann");

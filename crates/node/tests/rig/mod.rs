@@ -35,6 +35,8 @@ pub struct Rig {
     pub archive_jobs: usize,
     /// Commits wait while this is set.
     pub hold_commits: bool,
+    /// Jobs of the archive wait while this is set.
+    pub hold_archive: bool,
     /// The archive says that this change does not fit.
     pub blame: Option<ChangeHash>,
     limits: Limits,
@@ -57,6 +59,7 @@ impl Rig {
             reports: Vec::new(),
             archive_jobs: 0,
             hold_commits: false,
+            hold_archive: false,
             blame: None,
             limits,
             disk,
@@ -80,10 +83,8 @@ impl Rig {
 
     /// Does everything that there is to do at this moment.
     pub fn run(&mut self) {
-        if !self.hold_commits {
-            while let Some(effect) = self.held.pop_front() {
-                self.perform(effect);
-            }
+        for effect in std::mem::take(&mut self.held) {
+            self.perform(effect);
         }
         loop {
             self.shard.flush(self.now);
@@ -227,6 +228,7 @@ impl Rig {
             }
             Effect::Close { session, reason } => self.closed.push((session, reason)),
             Effect::Commit { .. } if self.hold_commits => self.held.push_back(effect),
+            Effect::Archive { .. } if self.hold_archive => self.held.push_back(effect),
             Effect::Commit { batch, writes } => {
                 self.store.commit(&writes).unwrap();
                 self.shard.handle(self.now, Event::Committed { batch });
