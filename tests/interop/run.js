@@ -1,6 +1,6 @@
 // Runs the stories with every client: `node run.js [part of a client's or story's name]…`.
 //
-// SERVER names the server (see lib/server.js). The first round that fails ends the run.
+// SERVER names the server (see lib/server.js). All rounds are run, whatever fails.
 
 import { spawnSync } from "node:child_process"
 import { readdirSync } from "node:fs"
@@ -34,6 +34,7 @@ for (const { stories } of rounds) {
   if (unknown.length > 0) throw new Error(`no such story: ${unknown}`)
 }
 
+const failed = []
 for (const { client, stories, node = process.execPath } of rounds) {
   const chosen = stories.filter(
     story => wanted.length === 0 || wanted.some(part => client.includes(part) || story.includes(part))
@@ -51,8 +52,9 @@ for (const { client, stories, node = process.execPath } of rounds) {
     { stdio: "inherit", env: { ...process.env, CLIENT: client } }
   )
   console.log(`== ${client}: ${((performance.now() - started) / 1000).toFixed(0)} s`)
-  if (status !== 0) {
-    console.error(`${client}: ${signal ?? `failed with ${status}`}`)
-    process.exit(1)
-  }
+  if (status !== 0) failed.push(`${client} (${signal ?? `exit code ${status}`})`)
+}
+if (failed.length > 0) {
+  console.error(`failed: ${failed.join(", ")}`)
+  process.exit(1)
 }
