@@ -1,0 +1,171 @@
+//! What a seed turns on: each run has other faults, other sizes and other limits (swarm testing).
+
+use std::time::Duration;
+
+use node::Limits;
+
+use crate::rng::Rng;
+
+/// Something that goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// A connection is gone with all that was on its way; both ends notice, one of them late.
+    Reset,
+    /// Nothing passes in either direction for a while.
+    Cut,
+    /// Nothing passes in one direction for a while.
+    Stall,
+    /// A client reads slowly for a while.
+    SlowReader,
+    /// The node is gone; what was not durable is lost.
+    Crash,
+    /// The node ends in order, after committing what it has.
+    Drain,
+    /// A commit finds no space.
+    DiskFull,
+    /// A commit is refused.
+    DiskIo,
+    /// A commit fails in its sync and a crash loses it.
+    SyncLost,
+    /// A commit fails in its sync and is there all the same.
+    SyncDone,
+    /// Commits take long for a while.
+    SlowDisk,
+    /// An older backup of the whole store is put in place.
+    Restore,
+    /// The wall clock jumps.
+    Skew,
+    /// The archive cannot do its jobs for a while.
+    ArchiveAway,
+    /// A client's process ends and starts again from what it had saved.
+    ClientRestart,
+    /// Somebody joins under an honest client's name.
+    Impostor,
+}
+
+impl Fault {
+    const ALL: [Self; 16] = [
+        Self::Reset,
+        Self::Cut,
+        Self::Stall,
+        Self::SlowReader,
+        Self::Crash,
+        Self::Drain,
+        Self::DiskFull,
+        Self::DiskIo,
+        Self::SyncLost,
+        Self::SyncDone,
+        Self::SlowDisk,
+        Self::Restore,
+        Self::Skew,
+        Self::ArchiveAway,
+        Self::ClientRestart,
+        Self::Impostor,
+    ];
+}
+
+/// What one run is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) nodes: usize,
+    pub(crate) shards: usize,
+    pub(crate) clients: usize,
+    pub(crate) hostiles: usize,
+    pub(crate) documents: usize,
+    /// How long things go wrong.
+    pub(crate) chaos: Duration,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) fault_every: Duration,
+    pub(crate) limits: Limits,
+    /// Room is given back to a shard in pieces of this many bytes.
+    pub(crate) written_bytes: usize,
+    /// How many bytes the network takes before a socket's writer has to wait.
+    pub(crate) kernel_bytes: usize,
+    pub(crate) latency_ms: u64,
+    pub(crate) jitter_ms: u64,
+    pub(crate) commit_ms: (u64, u64),
+    pub(crate) archive_ms: (u64, u64),
+    pub(crate) habits: Habits,
+}
+
+/// What the honest clients of a run do.
+#[derive(Debug, Clone)]
+pub(crate) struct Habits {
+    pub(crate) act_every: Duration,
+    /// Local edits are spoken of at most this often, as automerge-repo does.
+    pub(crate) debounce_ms: u64,
+    pub(crate) presence: bool,
+    pub(crate) marks: bool,
+    /// Some edits are bursts of many changes, made before anyone is told.
+    pub(crate) bursts: bool,
+    pub(crate) read_only: bool,
+    /// A document is closed and opened again inside one connection, older or empty.
+    pub(crate) reopen: bool,
+    /// A restarted client may have an older copy of its documents, or none.
+    pub(crate) forget: bool,
+    /// A reconnecting client may have an older sync state, or none.
+    pub(crate) stale_state: bool,
+    pub(crate) remote_heads: bool,
+}
+
+impl Plan {
+    pub(crate) fn of(rng: &mut Rng) -> Self {
+        let mut faults: Vec<Fault> = Fault::ALL.into_iter().filter(|_| rng.percent(40)).collect();
+        // One run in eight is quiet: what goes wrong there goes wrong by itself.
+        if rng.percent(12) {
+            faults.clear();
+        }
+        let session_bytes = rng.pick(&[600, 4 << 10, 64 << 10, 256 << 10]);
+        let limits = Limits {
+            session_bytes_in_flight: session_bytes,
+            presence_bytes_in_flight: session_bytes / 2,
+            acknowledge_after: rng.pick(&[Duration::ZERO, ms(50), ms(400)]),
+            rest_per_session: rng.pick(&[Duration::ZERO, Duration::from_micros(40), ms(5)]),
+            verify_after: rng.pick(&[ms(100), ms(500), ms(2000)]),
+            verify_share: rng.pick(&[1, 20]),
+            compact_tail_bytes: rng.pick(&[300, 1500, 64 << 10]),
+            retain_bytes: rng.pick(&[0, 600, 4000, 1 << 20]),
+            retain_age: rng.pick(&[Duration::ZERO, ms(8000), ms(7 * 24 * 3600 * 1000)]),
+            idle_after: rng.pick(&[ms(300), ms(3000), ms(10_000)]),
+            memory_bytes: rng.pick(&[0, 20 << 10, 128 << 20]),
+            ..Limits::default()
+        };
+        Self {
+            nodes: 1,
+            shards: rng.pick(&[1, 2, 3]),
+            clients: 2 + rng.below(4),
+            hostiles: if rng.percent(50) { 1 + rng.below(2) } else { 0 },
+            documents: 1 + rng.below(4),
+            chaos: rng.millis(10_000, 35_000),
+            faults,
+            fault_every: rng.pick(&[ms(1000), ms(3000), ms(8000)]),
+            limits,
+            written_bytes: session_bytes / 8,
+            kernel_bytes: rng.pick(&[500, 4 << 10, 64 << 10]),
+            latency_ms: rng.pick(&[0, 1, 20, 120]),
+            jitter_ms: rng.pick(&[0, 5, 200]),
+            commit_ms: rng.pick(&[(0, 0), (1, 8), (5, 60)]),
+            archive_ms: rng.pick(&[(0, 1), (2, 40), (100, 900)]),
+            habits: Habits {
+                act_every: rng.pick(&[ms(150), ms(300), ms(900)]),
+                debounce_ms: rng.pick(&[0, 10, 100]),
+                presence: rng.percent(50),
+                marks: rng.percent(40),
+                bursts: rng.percent(40),
+                read_only: rng.percent(25),
+                reopen: rng.percent(35),
+                forget: rng.percent(50),
+                stale_state: rng.percent(50),
+                remote_heads: rng.percent(40),
+            },
+        }
+    }
+
+    pub(crate) fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
+    }
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
