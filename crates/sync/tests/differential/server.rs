@@ -155,7 +155,7 @@ impl Server for Ours {
             let base = self.history.durable().max(self.history.base());
             // Version 1 peers would need the pool to expand what is trimmed; the store keeps it.
             let keep = if self.version_1_seen { 0 } else { random.random_range(0..=3) };
-            let raw_from = if keep == 0 { 0 } else { base - base / keep };
+            let raw_from = base.checked_div(keep).map_or(0, |trimmed| base - trimmed);
             self.history.compacted(base, raw_from.max(self.history.raw_from()));
         }
         if restore && random.random_range(0..40) == 0 {
