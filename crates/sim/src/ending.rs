@@ -10,8 +10,9 @@ use crate::world::{Due, World};
 
 /// How long after healing everybody has to have the same.
 const CONVERGED_WITHIN: Duration = Duration::from_secs(60);
-/// How long after that the last frame may go out.
-const SILENT_WITHIN: Duration = Duration::from_secs(3);
+/// How long after that the last frame may go out: uploads that wait for a slow archive are
+/// acknowledged one by one, though nothing in them is news any more.
+const SILENT_WITHIN: Duration = Duration::from_secs(8);
 /// How long it has to stay silent.
 const SILENT_FOR: Duration = Duration::from_secs(15);
 /// How many frames may pass from healing to silence, per client and document: what was on its way,
