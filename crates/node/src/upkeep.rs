@@ -98,7 +98,8 @@ impl Document {
         if !self.awake || !self.upkeep.is_idle() || self.history.durable() < self.history.len() {
             return;
         }
-        let long = self.history.resident_bytes() >= 8 * self.compact_at(&ctx.limits);
+        // Someone types without a pause: verified all the same, but rarely, for it costs the typist.
+        let long = self.history.resident_bytes() >= 128 * self.compact_at(&ctx.limits);
         let quiet = now.running >= self.touched + ctx.limits.verify_after;
         let due = self.upkeep.verified < self.history.durable()
             && now.running >= self.upkeep.not_before

@@ -179,16 +179,20 @@ impl World {
                 self.hang_up(link);
             }
         }
-        let mut gone = Vec::new();
+        let (mut gone, mut released) = (Vec::new(), Vec::new());
         for (id, link) in &mut self.links {
             if link.broken {
                 gone.push(*id);
             }
-            for pipe in [&mut link.to_node, &mut link.to_dialler] {
-                pipe.release();
+            for toward in [Toward::Node, Toward::Dialler] {
+                let pipe = link.pipe(toward);
+                released.extend(std::iter::repeat_n((*id, toward), pipe.release()));
                 pipe.latency = Duration::from_millis(1);
                 pipe.jitter_ms = 0;
             }
+        }
+        for (link, toward) in released {
+            self.due(Duration::ZERO, Due::Arrives { link, toward });
         }
         for link in gone {
             self.unseat(link);

@@ -85,10 +85,12 @@ impl Pipe {
         self.held_until = self.held_until.max(until);
     }
 
-    /// Lets pass what was held. Frames that were promised for later still come then.
-    pub(crate) fn release(&mut self) {
+    /// Lets everything pass that was held or waited for a slow reader: how many frames arrive now.
+    pub(crate) fn release(&mut self) -> usize {
         self.held_until = Duration::ZERO;
         self.pace = Duration::ZERO;
+        self.last_at = Duration::ZERO;
+        self.frames.len()
     }
 
     pub(crate) fn is_held(&self, now: Duration) -> bool {
