@@ -228,6 +228,13 @@ pub enum FromShard {
         /// Whether.
         open: bool,
     },
+    /// To all: which stores' heads clients here want to hear of.
+    Subscribe {
+        /// From now on.
+        add: Vec<StorageId>,
+        /// Not any more.
+        remove: Vec<StorageId>,
+    },
     /// To one: see [`ToShard::Root`].
     Root {
         /// Which question.

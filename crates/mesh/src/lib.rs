@@ -13,4 +13,4 @@ pub mod origin;
 pub mod sketch;
 
 pub use exchange::{FromShard, Lane, ToShard};
-pub use origin::{Entry, LogId, Mark, Origin, STREAMS, Vector, stream_of};
+pub use origin::{Entry, Item, LogId, Mark, Origin, STREAMS, Vector};

@@ -9,13 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 /// How many logs each process writes. A document belongs to one of them in every region, so every
 /// log belongs to one shard in every region, however many shards each has: at most this many.
-pub const STREAMS: u8 = 16;
-
-/// Which of a process's logs a document's changes go to.
-pub fn stream_of(document: &DocumentId) -> u8 {
-    let digest = Sha256::digest(document.as_bytes());
-    digest[0] % STREAMS
-}
+pub const STREAMS: u8 = DocumentId::STREAMS;
 
 /// One life of one region: a process that takes changes in from clients.
 ///

@@ -10,6 +10,9 @@ use std::sync::Arc;
 pub struct DocumentId(Arc<[u8]>);
 
 impl DocumentId {
+    /// How many streams there are: a part of what regions agree on, so it never changes.
+    pub const STREAMS: u8 = 16;
+
     /// The longest document id that is accepted.
     pub const BYTES_MAX: usize = 64;
 
@@ -30,13 +33,18 @@ impl DocumentId {
         &self.0
     }
 
-    /// A number that spreads documents evenly over `shards` shards and never changes.
-    pub fn shard(&self, shards: usize) -> usize {
+    /// Which of [`STREAMS`](Self::STREAMS) streams the document belongs to, the same everywhere.
+    pub fn stream(&self) -> u8 {
         // FNV-1a: ids are random already, but an id factory may put the randomness anywhere.
         let hash = self.0.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        (hash % shards as u64) as usize
+        (hash % u64::from(Self::STREAMS)) as u8
+    }
+
+    /// Which of `shards` shards owns the document. All documents of a stream have the same.
+    pub fn shard(&self, shards: usize) -> usize {
+        usize::from(self.stream()) % shards
     }
 }
 
