@@ -4,6 +4,8 @@
 //! Nothing that is read is trusted: a length is compared with the bytes that are there before
 //! anything is allocated for it.
 
+mod questions;
+
 use std::io::{self, Read, Write};
 
 use model::{ChangeHash, Heads};
@@ -121,6 +123,12 @@ impl Job {
                 snapshot.put(&mut out);
                 put_list(&all[..changes.min(all.len())], &mut out);
             }
+            Self::Ask { snapshot, changes: all, question } => {
+                out.push(4);
+                snapshot.put(&mut out);
+                put_list(&all[..changes.min(all.len())], &mut out);
+                question.put(&mut out);
+            }
         }
         out
     }
@@ -141,6 +149,11 @@ impl Wire for Job {
                 candidates: take_list(input)?,
             },
             3 => Self::Verify { snapshot: Wire::take(input)?, changes: take_list(input)? },
+            4 => Self::Ask {
+                snapshot: Wire::take(input)?,
+                changes: take_list(input)?,
+                question: Wire::take(input)?,
+            },
             _ => return Err(NotAMessage),
         })
     }
@@ -207,7 +220,7 @@ impl Wire for Said {
                     Memory { bytes_base: Wire::take(input)?, bytes_peak: Wire::take(input)? };
                 // Answers and failures share one row of tags: see below.
                 let outcome = match input.first() {
-                    Some(0..=3) => Ok(Answer::take(input)?),
+                    Some(0..=4) => Ok(Answer::take(input)?),
                     _ => Err(Failure::take(input)?),
                 };
                 Ok(Self::Done { memory, outcome })
@@ -254,6 +267,10 @@ impl Wire for Answer {
                 put_list(heads.as_slice(), out);
                 changes.put(out);
             }
+            Self::Told(told) => {
+                out.push(4);
+                told.put(out);
+            }
         }
     }
 
@@ -275,6 +292,7 @@ impl Wire for Answer {
                 heads: Heads::from(take_list::<ChangeHash>(input)?),
                 changes: Wire::take(input)?,
             }),
+            4 => Self::Told(Wire::take(input)?),
             _ => return Err(NotAMessage),
         })
     }
@@ -377,7 +395,7 @@ impl Wire for Reason {
     }
 }
 
-const STAGES: [Stage; 9] = [
+const STAGES: [Stage; 10] = [
     Stage::Parse,
     Stage::Load,
     Stage::Apply,
@@ -387,6 +405,7 @@ const STAGES: [Stage; 9] = [
     Stage::Patch,
     Stage::Edit,
     Stage::TakeApart,
+    Stage::Ask,
 ];
 
 const LIMITS: [Limit; 4] =
@@ -525,10 +544,12 @@ fn take_list<T: Wire>(input: &mut &[u8]) -> Result<Vec<T>, NotAMessage> {
 mod tests {
     use std::fmt::Debug;
 
+    use model::ActorId;
     use rand::rngs::SmallRng;
     use rand::{Rng, SeedableRng};
 
     use super::*;
+    use crate::question::{Declined, Edit, Form, Made, Question, Signature, Told};
 
     fn jobs() -> Vec<Job> {
         let changes = vec![vec![1, 2, 3], vec![], vec![4]];
@@ -540,8 +561,43 @@ mod tests {
                 changes: changes.clone(),
                 candidates: vec![vec![5]],
             },
-            Job::Verify { snapshot: Some(vec![]), changes },
+            Job::Verify { snapshot: Some(vec![]), changes: changes.clone() },
         ]
+        .into_iter()
+        .chain(questions().into_iter().map(|question| Job::Ask {
+            snapshot: Some(vec![1]),
+            changes: changes.clone(),
+            question,
+        }))
+        .collect()
+    }
+
+    fn questions() -> Vec<Question> {
+        let heads = Heads::from(vec![ChangeHash([7; 32])]);
+        let (pointer, form) = ("/a~1b/0".to_owned(), Form::Typed);
+        let by = Signature {
+            actor: ActorId::new(&[5; 16]).unwrap(),
+            time_seconds: -3,
+            message: Some("why".to_owned()),
+        };
+        let edits =
+            [Edit::Create(b"{}".to_vec()), Edit::JsonPatch(vec![]), Edit::MergePatch(vec![1])];
+        let mut questions = vec![
+            Question::Json { heads: None, pointer: pointer.clone(), form },
+            Question::Text { heads: Some(heads.clone()), pointer },
+            Question::File { heads: heads.clone() },
+            Question::Changes { since: Heads::none() },
+            Question::History { hashes: vec![ChangeHash([1; 32]); 2] },
+            Question::Diff { from: Heads::none(), to: heads.clone(), form: Form::Plain },
+            Question::Conflicts { heads: Some(heads.clone()), form },
+        ];
+        questions.extend(edits.map(|edit| Question::Edit {
+            heads: Some(heads.clone()),
+            edit,
+            form,
+            by: by.clone(),
+        }));
+        questions
     }
 
     fn sayings() -> Vec<Said> {
@@ -570,6 +626,16 @@ mod tests {
             Ok(Answer::Compacted(Compacted { snapshot: vec![], heads: heads.clone(), changes: 7 })),
             Ok(Answer::Judged(verdicts)),
             Ok(Answer::Verified(Verified { heads, changes: u64::MAX })),
+            Ok(Answer::Told(Told::Bytes(vec![1, 2]))),
+            Ok(Answer::Told(Told::Edited(Some(Made { hash, change: vec![4] })))),
+            Ok(Answer::Told(Told::Edited(None))),
+            Ok(Answer::Told(Told::Declined(Declined::NoSuchHead(hash)))),
+            Ok(Answer::Told(Told::Declined(Declined::NoSuchPlace("/a".into())))),
+            Ok(Answer::Told(Told::Declined(Declined::NotText("/a".into())))),
+            Ok(Answer::Told(Told::Declined(Declined::NotAPointer("a".into())))),
+            Ok(Answer::Told(Told::Declined(Declined::NotJson("{".into())))),
+            Ok(Answer::Told(Told::Declined(Declined::TestFailed("/a".into())))),
+            Ok(Answer::Told(Told::Declined(Declined::CannotApply(String::new())))),
             Err(Failure::Snapshot { reason: reasons[0].clone() }),
             Err(Failure::Change { index: 4, hash: Some(hash), reason: reasons[1].clone() }),
             Err(Failure::Chunk { at_bytes: 5, reason: reasons[4].clone() }),
@@ -602,7 +668,8 @@ mod tests {
             let cut = Job::from_bytes(&job.prefix_to_bytes(1)).unwrap();
             match (job, cut) {
                 (Job::Compact { changes, .. }, Job::Compact { changes: cut, .. })
-                | (Job::Verify { changes, .. }, Job::Verify { changes: cut, .. }) => {
+                | (Job::Verify { changes, .. }, Job::Verify { changes: cut, .. })
+                | (Job::Ask { changes, .. }, Job::Ask { changes: cut, .. }) => {
                     assert_eq!(cut, changes[..1]);
                 }
                 (job, cut) => assert_eq!(job, cut),

@@ -63,7 +63,9 @@ impl Worker {
         let mut asks_left = asks_max;
         let count = match job {
             Job::Expand { .. } => 0,
-            Job::Compact { changes, .. } | Job::Verify { changes, .. } => changes.len(),
+            Job::Compact { changes, .. }
+            | Job::Verify { changes, .. }
+            | Job::Ask { changes, .. } => changes.len(),
             Job::Judge { candidates, .. } => candidates.len(),
         };
         let mut big = match self.try_prefix(job, 0, &mut asks_left)? {
@@ -150,7 +152,7 @@ enum Tried {
 fn first_guess(job: &Job, after: Option<Progress>) -> Option<usize> {
     let applying = after.filter(|after| after.stage == Stage::Apply)?;
     match job {
-        Job::Expand { .. } => None,
+        Job::Expand { .. } | Job::Ask { .. } => None,
         Job::Compact { .. } | Job::Verify { .. } => Some(applying.to),
         Job::Judge { changes, .. } => applying.to.checked_sub(changes.len()),
     }

@@ -1,5 +1,7 @@
 use model::{ChangeHash, Heads};
 
+use crate::question::{Question, Told};
+
 /// What the archive can be asked. Chunks, snapshots and changes are bytes of the Automerge format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Job {
@@ -32,6 +34,16 @@ pub enum Job {
         snapshot: Option<Vec<u8>>,
         /// As in [`Job::Compact`].
         changes: Vec<Vec<u8>>,
+    },
+    /// An answer about a document, or a change of it. Nothing is proven here: what is asked about has
+    /// been taken in, and what is made goes through the same door as everybody's.
+    Ask {
+        /// As in [`Job::Compact`].
+        snapshot: Option<Vec<u8>>,
+        /// As in [`Job::Compact`].
+        changes: Vec<Vec<u8>>,
+        /// What.
+        question: Question,
     },
 }
 
@@ -72,6 +84,8 @@ pub enum Answer {
     Judged(Vec<Verdict>),
     /// To [`Job::Verify`].
     Verified(Verified),
+    /// To [`Job::Ask`].
+    Told(Told),
 }
 
 /// An upload, opened and proven.
@@ -237,6 +251,9 @@ pub enum Stage {
     /// Taking the document apart into changes.
     #[error("taking apart")]
     TakeApart,
+    /// Answering a question.
+    #[error("answering")]
+    Ask,
 }
 
 /// What is about to be tried.

@@ -1,9 +1,9 @@
-//! The CRDT: verify, compact, expand. The only user of Automerge documents.
+//! The CRDT: verify, compact, expand, ask. The only user of Automerge documents.
 //!
 //! A sync server on the change graph needs the value of a document for few things, none of them on
 //! the path of a socket: to compact a log into a snapshot, to prove that changes apply and that what
-//! they make can be saved, loaded and read again, and to see the changes inside a document that a
-//! client uploads whole. Each is a [`Job`]: bytes in, bytes out, no clock, no disk, no socket, so a
+//! they make can be saved, loaded and read again, to see the changes inside a document that a
+//! client uploads whole, and to answer those who ask for the value itself ([`Question`]). Each is a [`Job`]: bytes in, bytes out, no clock, no disk, no socket, so a
 //! simulator calls [`run`] where it stands.
 //!
 //! Some changes make automerge 0.12 panic; [`run`] catches that and names the change. Some exhaust the
@@ -14,19 +14,28 @@
 //! **What proof means here.** Applying is not proof: some changes apply everywhere and then no saved
 //! copy of the document loads any more. A document is *proven* when its changes applied, it was
 //! saved, those bytes loaded, heads and number of changes came back equal, every object was read, and
-//! one more edit was possible. Every answer of this crate is about proven documents.
+//! one more edit was possible. Every answer of this crate
+//! but those to questions is about proven documents.
 
+mod ask;
 mod bytes;
 mod chunks;
+mod conflicts;
 mod culprit;
+mod diff;
+mod edit;
 mod expand;
 mod guard;
 mod job;
+mod json;
 mod judge;
+mod patch;
 mod process;
 mod proof;
+mod question;
 mod read;
 mod settle;
+mod value;
 pub mod worker;
 
 pub use culprit::{Culprit, How};
@@ -35,6 +44,7 @@ pub use job::{
     Verdict, Verified,
 };
 pub use process::{Spent, Worker, WorkerConfig, WorkerError};
+pub use question::{Declined, Edit, Form, Made, Question, Signature, Told};
 pub use read::DEPTH_MAX;
 
 /// Does one job, here and now.
@@ -64,6 +74,9 @@ pub fn run(job: Job, progress: &mut dyn FnMut(Progress)) -> Result<Answer, Failu
         }
         Job::Judge { snapshot, changes, candidates } => {
             judge::judge(snapshot.as_deref(), &changes, &candidates, progress).map(Answer::Judged)
+        }
+        Job::Ask { snapshot, changes, question } => {
+            ask::ask(snapshot, &changes, question, progress).map(Answer::Told)
         }
     }
 }
