@@ -21,6 +21,6 @@ pub use chunk::{
 };
 pub use index::IndexError;
 pub use log::{
-    History, OPERATION_GAP_MAX, Offer, PENDING_BYTES_MAX, PENDING_CHANGES_MAX, REFUSED_MAX,
+    Door, History, OPERATION_GAP_MAX, Offer, PENDING_BYTES_MAX, PENDING_CHANGES_MAX, REFUSED_MAX,
     Refusal, Resolved, RestoreError,
 };

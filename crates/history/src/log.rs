@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use model::{ChangeHash, Heads};
+use model::{ActorId, ChangeHash, Heads};
 
 use crate::check::{Misfit, Verdict};
 use crate::chunk::Change;
@@ -40,7 +40,21 @@ pub struct History {
     durable_heads: Heads,
     directory: Option<Directory>,
     refused: Refused,
+    dead: Dead,
     pending: Pending,
+}
+
+/// Through which door a change comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Door {
+    /// A client's: whoever is first in a slot keeps it, and all checks are made.
+    #[default]
+    Client,
+    /// A client's, and the CRDT has judged that it fits.
+    Judged,
+    /// Another region's: it passed a client's door there. Which of two changes in one slot stays is
+    /// decided by their hashes, so that every region decides the same, in whatever order they come.
+    Region,
 }
 
 /// What became of a change that was offered.
@@ -56,6 +70,9 @@ pub enum Offer {
     NeedsCrdt(&'static str),
     /// It was refused now or earlier, and is remembered as such.
     Refused(Refusal),
+    /// It came from another region, and the change at this position has to give way to it (see
+    /// [`Door::Region`]); nothing was done.
+    Outranks(Position),
 }
 
 /// Why a change is not taken in.
@@ -108,6 +125,14 @@ pub enum Refusal {
         hash: ChangeHash,
         /// The refused dependency.
         on: ChangeHash,
+    },
+    /// Some region found that it does not fit.
+    #[error("change {hash} is dead: {reason}")]
+    Dead {
+        /// The change.
+        hash: ChangeHash,
+        /// Why, in the words of whoever found out.
+        reason: String,
     },
     /// The CRDT itself refuses it.
     #[error("change {hash}: automerge cannot apply it: {reason}")]
@@ -246,6 +271,7 @@ impl History {
             + self.directory.as_ref().map_or(0, Directory::memory_bytes)
             + self.pending.bytes
             + self.refused.by_hash.len() * 200
+            + self.dead.hashes.len() * 100
     }
 
     /// The operation directory, if it is in memory. [`History::offer`] needs it.
@@ -326,7 +352,7 @@ impl History {
                 continue;
             }
             match self.pending.by_hash.get(&hash) {
-                Some(change) => stack.extend(change.deps()),
+                Some((change, _)) => stack.extend(change.deps()),
                 None => {
                     missing.insert(hash);
                 }
@@ -351,19 +377,8 @@ impl History {
     ///
     /// # Panics
     /// When the directory is not in place.
-    pub fn offer(&mut self, change: Change, each: &mut dyn FnMut(&Change, Offer)) {
-        let offer = self.take(&change, false);
-        let taken = matches!(offer, Offer::Appended(_) | Offer::Refused(_));
-        let hash = change.hash();
-        each(&change, offer);
-        if taken {
-            self.retry(hash, each);
-        }
-    }
-
-    /// As [`History::offer`], for a change that the CRDT has judged to fit.
-    pub fn offer_judged(&mut self, change: Change, each: &mut dyn FnMut(&Change, Offer)) {
-        let offer = self.take(&change, true);
+    pub fn offer(&mut self, change: Change, door: Door, each: &mut dyn FnMut(&Change, Offer)) {
+        let offer = self.take(&change, door);
         let taken = matches!(offer, Offer::Appended(_) | Offer::Refused(_));
         let hash = change.hash();
         each(&change, offer);
@@ -380,24 +395,80 @@ impl History {
         self.retry(hash, &mut |_, _| {});
     }
 
+    /// Whether a change is dead: set aside for ever, in every region.
+    pub fn is_dead(&self, hash: &ChangeHash) -> bool {
+        self.dead.hashes.contains(hash) || self.dead.doomed.contains_key(hash)
+    }
+
+    /// Whether a change is dead and has been seen here.
+    pub fn has_buried(&self, hash: &ChangeHash) -> bool {
+        self.dead.hashes.contains(hash)
+    }
+
+    /// The dead changes, ascending, also those that have not been seen here.
+    pub fn dead(&self) -> Vec<ChangeHash> {
+        let mut dead: BTreeSet<ChangeHash> = self.dead.hashes.clone();
+        dead.extend(self.dead.doomed.keys());
+        dead.into_iter().collect()
+    }
+
+    /// Remembers a dead change. It is not in the log, or about to leave it.
+    ///
+    /// A dead change keeps its actor's slot: returns who has it now and must give way, because its
+    /// hash is larger. (Whether the smaller one is alive does not matter: else two slots could depend
+    /// on each other in a circle.)
+    pub fn bury(&mut self, change: &Change, why: Refusal) -> Option<Position> {
+        let hash = change.hash();
+        self.pending.remove(&hash);
+        self.dead.hashes.insert(hash);
+        self.dead.doomed.remove(&hash);
+        let slot = (change.actor().clone(), change.seq());
+        let least = self.dead.slots.entry(slot).or_insert(hash);
+        *least = hash.min(*least);
+        self.refused
+            .by_hash
+            .insert(hash, RefusedChange { deps: change.deps().to_vec(), why, dead: true });
+        self.retry(hash, &mut |_, _| {});
+        let occupant = self.graph.slot(change.actor(), change.seq())?;
+        (self.graph.hash(occupant) > hash).then_some(occupant)
+    }
+
+    /// Remembers that a change is dead that has not been seen here. Returns where it is, if it is in
+    /// the log after all.
+    pub fn doom(&mut self, hash: ChangeHash, reason: String) -> Option<Position> {
+        if !self.dead.hashes.contains(&hash) {
+            self.dead.doomed.insert(hash, reason);
+        }
+        self.graph.position(&hash)
+    }
+
     /// The directory as it stands before a change is offered is all that the check may look at, so
     /// the order is: what is known, what is missing, the actor's slot, the numbers, the operations.
-    fn take(&mut self, change: &Change, judged: bool) -> Offer {
+    fn take(&mut self, change: &Change, door: Door) -> Offer {
         let hash = change.hash();
         if let Some(position) = self.graph.position(&hash) {
             return Offer::Known(position);
         }
-        if let Some(refused) = self.refused.by_hash.get(&hash) {
-            return Offer::Refused(refused.why.clone());
+        if let Some(reason) = self.dead.doomed.get(&hash) {
+            return Offer::Refused(Refusal::Dead { hash, reason: reason.clone() });
         }
-        if let Some(on) = change.deps().iter().find(|dep| self.refused.by_hash.contains_key(dep)) {
-            return self.refused.remember(change, Refusal::Descendant { hash, on: *on });
+        if let Some(refused) = self.refused.by_hash.get(&hash) {
+            if door != Door::Region || self.dead.hashes.contains(&hash) {
+                return Offer::Refused(refused.why.clone());
+            }
+            // A client's door was closed to it here, but another region has taken it in.
+            self.refused.by_hash.remove(&hash);
         }
         let mut deps = Vec::with_capacity(change.deps().len());
         for dep in change.deps() {
-            match self.graph.position(dep) {
-                Some(position) => deps.push(position),
-                None => return self.keep_pending(change),
+            if let Some(position) = self.graph.position(dep) {
+                deps.push(position);
+            } else if self.dead.hashes.contains(dep)
+                || (door != Door::Region && self.refused.by_hash.contains_key(dep))
+            {
+                return self.refused.remember(change, Refusal::Descendant { hash, on: *dep });
+            } else {
+                return self.keep_pending(change, door);
             }
         }
         deps.sort_unstable();
@@ -407,9 +478,19 @@ impl History {
         let ancestors = Ancestors { graph: &self.graph, concurrent: &concurrent };
         let (actor, seq) = (change.actor(), change.seq());
         let taken = self.graph.sequence(actor);
-        if seq <= taken && seq > 0 {
-            let why = Refusal::Forked { hash, actor: actor.to_string(), seq };
-            return self.refused.remember(change, why);
+        let buried = self.dead.slots.get(&(actor.clone(), seq));
+        if (seq <= taken && seq > 0) || buried.is_some_and(|buried| *buried != hash) {
+            let occupant = self.graph.slot(actor, seq);
+            let stays = door != Door::Region
+                || buried.is_some_and(|buried| *buried < hash)
+                || occupant.is_some_and(|occupant| self.graph.hash(occupant) < hash);
+            if stays {
+                let why = Refusal::Forked { hash, actor: actor.to_string(), seq };
+                return self.refused.remember(change, why);
+            }
+            if let Some(occupant) = occupant {
+                return Offer::Outranks(occupant);
+            }
         }
         let builds_on_previous = seq == taken + 1
             && (seq == 1
@@ -421,6 +502,8 @@ impl History {
         let least = deps.iter().map(|dep| self.graph.max_op_of(*dep)).max().unwrap_or(0) + 1;
         // A gap before a change without operations makes Automerge lose the saved document.
         let most = match change.operations() {
+            // What is far above us was not far above what that region had.
+            _ if door == Door::Region => u64::MAX,
             0 => least,
             _ => self.graph.max_op() + OPERATION_GAP_MAX,
         };
@@ -432,7 +515,7 @@ impl History {
         let directory = self.directory.as_ref().expect("the directory is loaded before a write");
         match directory.check(change, &ancestors) {
             Ok(Verdict::Fits) => {}
-            Ok(Verdict::NeedsCrdt(_)) if judged => {}
+            Ok(Verdict::NeedsCrdt(_)) if door != Door::Client => {}
             Ok(Verdict::NeedsCrdt(why)) => return Offer::NeedsCrdt(why),
             Err(misfit) => return self.refused.remember(change, Refusal::Misfit { hash, misfit }),
         }
@@ -457,9 +540,12 @@ impl History {
         position
     }
 
-    fn keep_pending(&mut self, change: &Change) -> Offer {
+    fn keep_pending(&mut self, change: &Change, door: Door) -> Offer {
         let hash = change.hash();
-        if self.pending.by_hash.contains_key(&hash) {
+        if let Some((_, waits_at)) = self.pending.by_hash.get_mut(&hash) {
+            if door == Door::Region {
+                *waits_at = door;
+            }
             return Offer::Pending;
         }
         if self.pending.by_hash.len() >= PENDING_CHANGES_MAX
@@ -474,7 +560,7 @@ impl History {
             }
         }
         self.pending.bytes += change.bytes().len();
-        self.pending.by_hash.insert(hash, change.clone());
+        self.pending.by_hash.insert(hash, (change.clone(), door));
         Offer::Pending
     }
 
@@ -482,8 +568,9 @@ impl History {
         let mut settled = vec![settled];
         while let Some(hash) = settled.pop() {
             for waiter in self.pending.waiting.remove(&hash).unwrap_or_default() {
-                let Some(change) = self.pending.remove(&waiter) else { continue };
-                let offer = self.take(&change, false);
+                let Some((change, door)) = self.pending.remove(&waiter) else { continue };
+                let offer =
+                    self.take(&change, if door == Door::Region { door } else { Door::Client });
                 if matches!(offer, Offer::Appended(_) | Offer::Refused(_)) {
                     settled.push(waiter);
                 }
@@ -521,17 +608,20 @@ struct Refused {
 struct RefusedChange {
     deps: Vec<ChangeHash>,
     why: Refusal,
+    /// It is dead, and not forgotten.
+    dead: bool,
 }
 
 impl Refused {
     fn remember(&mut self, change: &Change, why: Refusal) -> Offer {
         let hash = change.hash();
-        let refused = RefusedChange { deps: change.deps().to_vec(), why: why.clone() };
+        let refused = RefusedChange { deps: change.deps().to_vec(), why: why.clone(), dead: false };
         if self.by_hash.insert(hash, refused).is_none() {
             self.in_order.push_back(hash);
         }
         if self.in_order.len() > REFUSED_MAX
             && let Some(oldest) = self.in_order.pop_front()
+            && self.by_hash.get(&oldest).is_some_and(|refused| !refused.dead)
         {
             self.by_hash.remove(&oldest);
         }
@@ -539,18 +629,28 @@ impl Refused {
     }
 }
 
+/// Changes that are set aside for ever. The store has them; they are never forgotten.
+#[derive(Default)]
+struct Dead {
+    hashes: BTreeSet<ChangeHash>,
+    /// The smallest of them in each slot.
+    slots: BTreeMap<(ActorId, u64), ChangeHash>,
+    /// Known to be dead by name only.
+    doomed: BTreeMap<ChangeHash, String>,
+}
+
 /// Changes whose dependencies are not here yet.
 #[derive(Default)]
 struct Pending {
-    by_hash: BTreeMap<ChangeHash, Change>,
+    by_hash: BTreeMap<ChangeHash, (Change, Door)>,
     /// Missing dependency → who waits for it.
     waiting: BTreeMap<ChangeHash, BTreeSet<ChangeHash>>,
     bytes: usize,
 }
 
 impl Pending {
-    fn remove(&mut self, hash: &ChangeHash) -> Option<Change> {
-        let change = self.by_hash.remove(hash)?;
+    fn remove(&mut self, hash: &ChangeHash) -> Option<(Change, Door)> {
+        let (change, door) = self.by_hash.remove(hash)?;
         self.bytes -= change.bytes().len();
         for dep in change.deps() {
             if let Some(waiters) = self.waiting.get_mut(dep) {
@@ -560,6 +660,6 @@ impl Pending {
                 }
             }
         }
-        Some(change)
+        Some((change, door))
     }
 }

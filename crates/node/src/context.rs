@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh::exchange::FromShard;
 use model::{DocumentId, StorageId};
 use store::{Store, Write};
 
+use crate::mesh_state::Mesh;
 use crate::session::Session;
 use crate::upkeep::UpkeepBatch;
 use crate::{BatchId, CloseReason, Counters, Effect, Identity, JobId, Limits, Report, SessionId};
+
+/// Sessions above this stand for links; those below are connections.
+const REGION_SESSIONS_FROM: u64 = u64::MAX / 2;
 
 /// Everything a document may touch besides itself.
 pub(crate) struct Context {
@@ -27,6 +32,8 @@ pub(crate) struct Context {
     last_batch: u64,
     pub(crate) upkeep_batches: BTreeMap<BatchId, (DocumentId, UpkeepBatch)>,
     alarms: BTreeSet<(Duration, DocumentId)>,
+    /// The mesh, if this node is in one.
+    pub(crate) mesh: Option<Mesh>,
 }
 
 impl Context {
@@ -44,6 +51,7 @@ impl Context {
             last_batch: 0,
             upkeep_batches: BTreeMap::new(),
             alarms: BTreeSet::new(),
+            mesh: None,
         }
     }
 
@@ -55,6 +63,66 @@ impl Context {
             self.counters.bytes_out += frame.len() as u64;
             self.effects.push_back(Effect::Send { session, frame });
         }
+    }
+
+    /// Whether a session stands for the link to another region.
+    pub(crate) fn is_region(&self, session: SessionId) -> bool {
+        session.0 > REGION_SESSIONS_FROM
+    }
+
+    /// Goes with the next batch. Only a node in a mesh has such writes.
+    pub(crate) fn write(&mut self, write: Write) {
+        if let Some(mesh) = &mut self.mesh {
+            mesh.staged.writes.push(write);
+        }
+    }
+
+    /// Gets a place in one of our own logs with the next batch.
+    pub(crate) fn publish(&mut self, entry: mesh::Entry) {
+        if let Some(mesh) = &mut self.mesh {
+            mesh.entries.push(entry);
+        }
+    }
+
+    /// What the audit compares of a document has to be made anew.
+    pub(crate) fn item_changed(&mut self, document: &DocumentId) {
+        if let Some(mesh) = &mut self.mesh {
+            mesh.changed.insert(document.clone());
+        }
+    }
+
+    /// Tells the region that a session stands for.
+    pub(crate) fn tell_region(&mut self, session: SessionId, message: FromShard) {
+        if let Some(to) = self.mesh.as_ref().and_then(|mesh| mesh.region_of(session)).cloned() {
+            self.effects.push_back(Effect::Region { to: Some(to), message });
+        }
+    }
+
+    /// Tells every region.
+    pub(crate) fn tell_all_regions(&mut self, message: FromShard) {
+        if self.mesh.is_some() {
+            self.effects.push_back(Effect::Region { to: None, message });
+        }
+    }
+
+    /// The sessions that stand for regions whose links are up.
+    pub(crate) fn regions_up(&self) -> Vec<SessionId> {
+        self.mesh.as_ref().map_or_else(Vec::new, Mesh::up)
+    }
+
+    /// Regions with clients that have the document open and want to hear of a store.
+    pub(crate) fn subscribed_regions(
+        &self,
+        document: &DocumentId,
+        storage: &StorageId,
+    ) -> Vec<SessionId> {
+        let Some(mesh) = &self.mesh else { return Vec::new() };
+        let regions = mesh.regions.values();
+        regions
+            .filter(|it| it.up && it.interest.contains(document))
+            .map(|it| it.session)
+            .filter(|session| self.subscribes(*session, storage))
+            .collect()
     }
 
     /// Whether a session has room for a frame. If not, it is noted that it waits for one.

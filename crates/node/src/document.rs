@@ -9,14 +9,16 @@ use std::time::Duration;
 use archive::{ExpandLimits, Job, Verdict};
 use history::chunk::{Change, Chunk, read_change, read_chunks};
 use history::graph::Position;
-use history::{History, Offer, Refusal};
+use history::{Door, History, Offer, Refusal};
+use mesh::exchange::{FromShard, StoreHeads};
 use model::{ChangeHash, DocumentId, Heads, StorageId};
 use store::Write;
 use sync::{Answer, Changes, Message, Standing, Urgency};
 use wire::Tail;
 
+use crate::abroad::{Abroad, refusal_of};
 use crate::context::Context;
-use crate::rows::{self, LoadError, Meta, RowError};
+use crate::rows::{self, Death, LoadError, Meta, RowError};
 use crate::upkeep::Upkeep;
 use crate::{ArchiveResult, CloseReason, JobId, Now, Report, SessionId};
 
@@ -51,6 +53,8 @@ pub(crate) struct Document {
     expanding: Option<JobId>,
     /// What stores are known to hold, as far as peers have said.
     gossip: BTreeMap<StorageId, wire::RemoteHeads>,
+    /// What there is because of other regions.
+    pub(crate) abroad: Abroad,
 }
 
 /// One session on this document.
@@ -67,6 +71,17 @@ pub(crate) struct Peer {
     held: Option<Answer>,
     /// Stores whose heads are news to this peer.
     gossip_due: BTreeSet<StorageId>,
+    /// For a region under repair: it has until then to go on.
+    pub(crate) leaves_at: Option<Duration>,
+    /// For a region: it was not level when the other side was, and has been greeted a second time.
+    pub(crate) greeted_again: bool,
+}
+
+impl Peer {
+    /// Whether something of this peer waits for the archive.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.blocked.is_some() || !self.waiting.is_empty() || self.held.is_some()
+    }
 }
 
 /// A message that has been read but not taken in, because only the CRDT can say whether it may be.
@@ -99,6 +114,7 @@ impl Document {
             last_made: None,
             expanding: None,
             gossip: BTreeMap::new(),
+            abroad: Abroad::default(),
         }
     }
 
@@ -107,18 +123,33 @@ impl Document {
         if self.awake {
             return Ok(());
         }
+        if ctx.mesh.is_some() {
+            self.abroad.item = crate::mesh_rows::item(&*ctx.store, &self.id)?;
+        }
         if let Some(loaded) = rows::load(&*ctx.store, &self.id)? {
             self.history = loaded.history;
             self.meta = Some(loaded.meta);
-            for dead in rows::dead(&*ctx.store, &self.id)? {
-                let hash = dead.change.hash();
-                self.history.refuse(&dead.change, Refusal::Crdt { hash, reason: dead.reason });
+        }
+        for dead in rows::dead(&*ctx.store, &self.id)? {
+            // Whether the copy was made before the process ended is not known; making it twice is
+            // making it once.
+            self.abroad.copy_due |= dead.death == Death::LostItsSlot && ctx.mesh.is_some();
+            match &dead.change {
+                Some(change) => {
+                    self.history.bury(change, refusal_of(&dead, change));
+                }
+                None => {
+                    self.history.doom(dead.hash, dead.reason);
+                }
             }
         }
         self.submitted = self.history.durable();
         self.upkeep.loaded(&self.history);
         self.awake = true;
         ctx.counters.documents_loaded += 1;
+        if ctx.mesh.is_some() {
+            self.offer_waiting(ctx);
+        }
         Ok(())
     }
 
@@ -131,6 +162,9 @@ impl Document {
         now: Now,
     ) {
         self.touched = now.running;
+        if !self.peers.contains_key(&session) && !ctx.is_region(session) && !self.has_clients(ctx) {
+            self.show_interest(ctx, true);
+        }
         let peer = self.peers.entry(session).or_default();
         if peer.blocked.is_some() || self.upkeep.is_burying() {
             let waiting: usize = peer.waiting.iter().map(Vec::len).sum();
@@ -143,7 +177,9 @@ impl Document {
                 None
             };
             match over {
-                Some((what, max)) => ctx.close(session, CloseReason::TooMany { what, max }),
+                Some((what, max)) => {
+                    self.close_or_report(ctx, session, CloseReason::TooMany { what, max });
+                }
                 None => peer.waiting.push_back(data),
             }
             return;
@@ -152,8 +188,10 @@ impl Document {
     }
 
     /// A session has ended.
-    pub(crate) fn leave(&mut self, session: SessionId) {
-        self.peers.remove(&session);
+    pub(crate) fn leave(&mut self, ctx: &mut Context, session: SessionId) {
+        if self.peers.remove(&session).is_some() && !self.has_clients(ctx) {
+            self.show_interest(ctx, false);
+        }
     }
 
     /// Changes up to `end` are durable.
@@ -162,6 +200,7 @@ impl Document {
         if let Some(meta) = self.importing.take() {
             self.history.compacted(meta.base, meta.raw_from);
         }
+        self.carry_out_sentences(ctx);
         let at = self.rest_until.max(now.running);
         self.tell_at = Some(self.tell_at.map_or(at, |before| before.min(at)));
         self.tick(ctx, now);
@@ -182,6 +221,10 @@ impl Document {
         if now.running >= self.touched + ctx.limits.verify_after {
             self.forget_made();
         }
+        if self.abroad.asking.as_ref().is_some_and(|asking| asking.until <= now.running) {
+            self.stop_asking(ctx, now);
+        }
+        self.end_stale_repairs(now);
         self.keep_up(ctx, now);
         self.arm(ctx, now);
     }
@@ -190,7 +233,8 @@ impl Document {
     pub(crate) fn arm(&mut self, ctx: &mut Context, now: Now) {
         let acknowledge = self.acknowledge_at.first().map(|(at, _)| *at);
         let upkeep = self.upkeep_due(&ctx.limits);
-        let due = [self.tell_at, acknowledge, upkeep].into_iter().flatten().min();
+        let due =
+            [self.tell_at, acknowledge, upkeep, self.abroad_due()].into_iter().flatten().min();
         // What is overdue waits for something else; it is looked at again a little later.
         let due = due.map(|due| due.max(now.running + Duration::from_millis(1)));
         if due != self.alarm {
@@ -211,7 +255,13 @@ impl Document {
 
     /// Tells every peer what is new.
     pub(crate) fn tell(&mut self, ctx: &mut Context, now: Now) {
+        if !self.history.is_empty() {
+            self.abroad.asking = None;
+        }
         let me = ctx.me.storage.clone();
+        if ctx.mesh.is_some() {
+            self.tell_regions_of_heads(ctx, &me, now);
+        }
         let frames = ctx.counters.frames_out;
         for session in self.peers.keys().copied().collect::<Vec<_>>() {
             if ctx.subscribes(session, &me)
@@ -220,6 +270,7 @@ impl Document {
                 peer.gossip_due.insert(me.clone());
             }
             self.speak(ctx, session, now);
+            self.conclude(ctx, session);
         }
         let told = (ctx.counters.frames_out - frames).min(u64::from(u32::MAX)) as u32;
         let rest = (ctx.limits.rest_per_session * told).min(ctx.limits.rest_max);
@@ -234,6 +285,8 @@ impl Document {
             && peer.blocked.is_none()
             && peer.held.is_none()
             && self.awake
+            // Who waits for a document of another region is answered when that has spoken.
+            && (self.abroad.asking.is_none() || peer.leaves_at.is_some())
         {
             match peer.standing.urgency(&self.history) {
                 Urgency::Nothing => break,
@@ -258,11 +311,14 @@ impl Document {
     pub(crate) fn relay(
         &self,
         ctx: &mut Context,
-        from: SessionId,
+        from: Option<SessionId>,
         tail: &Tail,
         author: &model::PeerId,
     ) {
-        for session in self.peers.keys().filter(|session| **session != from) {
+        for session in self.peers.keys().filter(|session| Some(**session) != from) {
+            if ctx.is_region(*session) {
+                continue;
+            }
             let Some(known) = ctx.sessions.get(session) else { continue };
             if known.in_flight >= ctx.limits.presence_bytes_in_flight {
                 ctx.counters.presence_dropped += 1;
@@ -326,7 +382,8 @@ impl Document {
         let message = match Message::decode(data) {
             Ok(message) => message,
             Err(error) => {
-                return ctx.close(session, CloseReason::Message { document: document(), error });
+                let why = CloseReason::Message { document: document(), error };
+                return self.close_or_report(ctx, session, why);
             }
         };
         let (mut changes, mut upload) = (Vec::new(), Vec::new());
@@ -343,7 +400,8 @@ impl Document {
                     }
                 }
                 Err(error) => {
-                    return ctx.close(session, CloseReason::Chunk { document: document(), error });
+                    let why = CloseReason::Chunk { document: document(), error };
+                    return self.close_or_report(ctx, session, why);
                 }
             }
         }
@@ -369,20 +427,31 @@ impl Document {
         if !changes.is_empty() && !self.can_write(ctx, session) {
             return;
         }
+        let door = if ctx.is_region(session) { Door::Region } else { Door::Client };
         let mut changes = changes.into_iter();
         let (mut judge, mut refused) = (Vec::new(), Vec::new());
+        let mut outcomes = Vec::new();
         while judge.is_empty()
             && let Some(change) = changes.next()
         {
-            self.history.offer(change, &mut |change, offer| match offer {
-                Offer::Appended(position) | Offer::Known(position) => handed.push(position),
-                Offer::Pending => {}
-                Offer::NeedsCrdt(_) => judge.push(change.clone()),
-                Offer::Refused(why) => refused.push(why),
+            self.history.offer(change, door, &mut |change, offer| {
+                outcomes.push((change.clone(), offer));
             });
+            for (change, offer) in outcomes.drain(..) {
+                if ctx.mesh.is_some() {
+                    self.settle(ctx, Some(session), &change, &offer);
+                }
+                match offer {
+                    Offer::Appended(position) | Offer::Known(position) => handed.push(position),
+                    Offer::Pending | Offer::Outranks(_) => {}
+                    Offer::NeedsCrdt(_) => judge.push(change),
+                    Offer::Refused(why) => refused.push(why),
+                }
+            }
         }
         self.log_refusals(ctx, session, refused);
         self.stage(ctx);
+        self.carry_out_sentences(ctx);
         if judge.is_empty() {
             self.heard(ctx, session, &message, &handed, now);
         } else {
@@ -447,7 +516,11 @@ impl Document {
                         Ok(change) => all.push(change),
                         Err(error) => {
                             let document = self.id.clone();
-                            return ctx.close(session, CloseReason::Chunk { document, error });
+                            return self.close_or_report(
+                                ctx,
+                                session,
+                                CloseReason::Chunk { document, error },
+                            );
                         }
                     }
                 }
@@ -465,7 +538,7 @@ impl Document {
             Err(failure) => {
                 let document = self.id.clone();
                 let reason = failure.to_string();
-                ctx.close(session, CloseReason::Upload { document, reason });
+                self.close_or_report(ctx, session, CloseReason::Upload { document, reason });
             }
         }
         self.take_waiting(ctx, session, now);
@@ -490,16 +563,29 @@ impl Document {
         let mut refused = Vec::new();
         for (change, verdict) in changes.into_iter().zip(verdicts) {
             match verdict {
-                Ok(()) => self.history.offer_judged(change, &mut |change, offer| match offer {
-                    Offer::Appended(position) | Offer::Known(position) => handed.push(position),
-                    // What was judged with it gets its own turn; what somebody else sent earlier
-                    // and waited for it is judged in the next round.
-                    Offer::NeedsCrdt(_) if !fits.contains(&change.hash()) => {
-                        rest.insert(0, change.clone());
+                Ok(()) => {
+                    let mut outcomes = Vec::new();
+                    self.history.offer(change, Door::Judged, &mut |change, offer| {
+                        outcomes.push((change.clone(), offer));
+                    });
+                    for (change, offer) in outcomes {
+                        if ctx.mesh.is_some() {
+                            self.settle(ctx, Some(session), &change, &offer);
+                        }
+                        match offer {
+                            Offer::Appended(position) | Offer::Known(position) => {
+                                handed.push(position);
+                            }
+                            // What was judged with it gets its own turn; what somebody else sent
+                            // earlier and waited for it is judged in the next round.
+                            Offer::NeedsCrdt(_) if !fits.contains(&change.hash()) => {
+                                rest.insert(0, change);
+                            }
+                            Offer::NeedsCrdt(_) | Offer::Pending | Offer::Outranks(_) => {}
+                            Offer::Refused(why) => refused.push(why),
+                        }
                     }
-                    Offer::NeedsCrdt(_) | Offer::Pending => {}
-                    Offer::Refused(why) => refused.push(why),
-                }),
+                }
                 Err(reason) => {
                     let why = Refusal::Crdt { hash: change.hash(), reason: reason.to_string() };
                     self.history.refuse(&change, why.clone());
@@ -524,23 +610,36 @@ impl Document {
         let Some(peer) = self.peers.get_mut(&session) else { return };
         peer.standing.receive(message, handed, &self.history);
         if self.history.is_empty() && message.heads.is_empty() && message.items.is_empty() {
-            // Said once here, and again news when the document turns up (rule R3).
-            peer.standing.declined();
-            if let Some(known) = ctx.sessions.get(&session) {
-                let mut frame = Vec::new();
-                wire::encode(
-                    &wire::Message::DocUnavailable {
-                        sender: ctx.me.peer.clone(),
-                        target: known.peer.clone(),
-                        document: self.id.clone(),
-                    },
-                    &mut frame,
-                );
-                ctx.send(session, frame);
+            if ctx.is_region(session) {
+                self.peers.remove(&session);
+                return ctx
+                    .tell_region(session, FromShard::Unavailable { document: self.id.clone() });
             }
+            if self.ask_regions(ctx, now) {
+                return;
+            }
+            self.decline(ctx, session);
         }
         self.note_heads(ctx, session, &message.heads, now);
         self.speak(ctx, session, now);
+    }
+
+    /// Says that the document is not here. Said once, and again news when it turns up (rule R3).
+    pub(crate) fn decline(&mut self, ctx: &mut Context, session: SessionId) {
+        let Some(peer) = self.peers.get_mut(&session) else { return };
+        peer.standing.declined();
+        if let Some(known) = ctx.sessions.get(&session) {
+            let mut frame = Vec::new();
+            wire::encode(
+                &wire::Message::DocUnavailable {
+                    sender: ctx.me.peer.clone(),
+                    target: known.peer.clone(),
+                    document: self.id.clone(),
+                },
+                &mut frame,
+            );
+            ctx.send(session, frame);
+        }
     }
 
     /// The directory is needed before anything can be checked against it.
@@ -596,9 +695,20 @@ impl Document {
     }
 
     /// The writes that make the new changes durable.
-    pub(crate) fn submit(&mut self, ctx: &Context, now: Now, writes: &mut Vec<Write>) {
+    pub(crate) fn submit(&mut self, ctx: &mut Context, now: Now, writes: &mut Vec<Write>) {
         let (from, to) = (self.submitted, self.history.len());
         self.submitted = to;
+        if ctx.mesh.is_some() {
+            for position in from..to {
+                if !self.abroad.foreign.remove(&position)
+                    && let Some(change) = self.history.resident(position)
+                {
+                    let item = mesh::Item::Change(change.clone());
+                    ctx.publish(mesh::Entry { document: self.id.clone(), item });
+                }
+            }
+            ctx.item_changed(&self.id);
+        }
         let new = Meta { created_ms: now.wall_ms, ..Meta::default() };
         if let Some(snapshot) = self.upkeep.take_whole(from, to)
             && self.history.resident_bytes() >= ctx.limits.compact_tail_bytes
@@ -624,7 +734,7 @@ impl Document {
         }
     }
 
-    fn stage(&mut self, ctx: &mut Context) {
+    pub(crate) fn stage(&mut self, ctx: &mut Context) {
         if self.history.len() > self.submitted {
             ctx.staged.insert(self.id.clone());
         }
@@ -634,7 +744,8 @@ impl Document {
         for why in refused {
             ctx.counters.refused += 1;
             let document = self.id.clone();
-            if why.is_hostile() || matches!(why, Refusal::Crdt { .. }) {
+            if (why.is_hostile() || matches!(why, Refusal::Crdt { .. })) && !ctx.is_region(session)
+            {
                 let (document, why) = (document.clone(), why.clone());
                 ctx.close(session, CloseReason::Refused { document, why });
             }
@@ -642,7 +753,16 @@ impl Document {
         }
     }
 
-    fn send(&mut self, ctx: &mut Context, session: SessionId, answer: Answer) {
+    pub(crate) fn send(&mut self, ctx: &mut Context, session: SessionId, answer: Answer) {
+        if ctx.is_region(session) {
+            return match self.payload(ctx, &answer) {
+                Ok(payload) => self.send_abroad(ctx, session, &payload),
+                Err(LoadError::Row(RowError::Missing(_))) if self.history.base() > 0 => {
+                    self.expand_for(ctx, session, answer);
+                }
+                Err(error) => self.unreadable(ctx, error),
+            };
+        }
         let Some(target) = ctx.sessions.get(&session).map(|known| known.peer.clone()) else {
             return;
         };
@@ -663,8 +783,12 @@ impl Document {
     /// Puts the changes into the message: one by one where that is what the peer lacks, else the
     /// snapshot and all that follows it (rule R11), straight from the store.
     fn encode(&self, ctx: &mut Context, answer: &Answer) -> Result<Tail, LoadError> {
+        Ok(Tail::sync(&self.id, &self.payload(ctx, answer)?))
+    }
+
+    fn payload(&self, ctx: &mut Context, answer: &Answer) -> Result<Vec<u8>, LoadError> {
         let Some(first) = answer.changes.first() else {
-            return Ok(Tail::sync(&self.id, &answer.reply.encode([].into_iter())));
+            return Ok(answer.reply.encode([].into_iter()));
         };
         let everything = answer.changes == Changes::Range(0..self.history.durable());
         let trimmed = first < self.history.raw_from();
@@ -679,7 +803,7 @@ impl Document {
         };
         if let Some(changes) = changes {
             let chunks: Vec<&[u8]> = changes.iter().map(Change::bytes).collect();
-            return Ok(Tail::sync(&self.id, &answer.reply.encode(chunks.into_iter())));
+            return Ok(answer.reply.encode(chunks.into_iter()));
         }
         let (base, durable) = (self.history.base(), self.history.durable());
         if base > 0 && answer.version_2 {
@@ -689,14 +813,14 @@ impl Document {
                 .chain(tail.iter().map(Change::bytes))
                 .collect();
             ctx.counters.snapshots_out += 1;
-            return Ok(Tail::sync(&self.id, &answer.reply.encode_joined(parts.into_iter())));
+            return Ok(answer.reply.encode_joined(parts.into_iter()));
         }
         if trimmed {
             return Err(RowError::Missing("change kept by itself").into());
         }
         let changes = self.changes(ctx, &answer.changes.positions())?;
         let chunks: Vec<&[u8]> = changes.iter().map(Change::bytes).collect();
-        Ok(Tail::sync(&self.id, &answer.reply.encode(chunks.into_iter())))
+        Ok(answer.reply.encode(chunks.into_iter()))
     }
 
     /// A peer that reads only single changes lacks some that are not kept as such any more: the
@@ -745,9 +869,14 @@ impl Document {
                 (Some(changes), Some(target)) => {
                     ctx.counters.changes_out += changes.len() as u64;
                     let chunks: Vec<&[u8]> = changes.iter().map(|change| change.bytes()).collect();
-                    let tail = Tail::sync(&self.id, &answer.reply.encode(chunks.into_iter()));
-                    let frame = tail.frame(&ctx.me.peer, &target);
-                    ctx.send(session, frame);
+                    let payload = answer.reply.encode(chunks.into_iter());
+                    if ctx.is_region(session) {
+                        self.send_abroad(ctx, session, &payload);
+                    } else {
+                        let tail = Tail::sync(&self.id, &payload);
+                        let frame = tail.frame(&ctx.me.peer, &target);
+                        ctx.send(session, frame);
+                    }
                 }
                 _ => ctx.close(session, CloseReason::Unreadable { document: self.id.clone() }),
             }
@@ -784,15 +913,70 @@ impl Document {
         }
         let (heads, timestamp_ms) = (heads.clone(), now.wall_ms);
         let entry = wire::RemoteHeads { storage: storage.clone(), heads, timestamp_ms };
+        self.learn_heads(ctx, Some(from), entry, now);
+    }
+
+    /// What a store is known to hold, passed on to whoever wants to hear of it.
+    fn learn_heads(
+        &mut self,
+        ctx: &mut Context,
+        from: Option<SessionId>,
+        entry: wire::RemoteHeads,
+        now: Now,
+    ) {
+        let storage = entry.storage.clone();
         self.gossip.insert(storage.clone(), entry);
+        if from.is_some() {
+            self.tell_regions_of_heads(ctx, &storage, now);
+        }
         let interested: Vec<SessionId> = (self.peers.keys().copied())
-            .filter(|session| *session != from && ctx.subscribes(*session, &storage))
+            .filter(|session| Some(*session) != from && ctx.subscribes(*session, &storage))
             .collect();
         for session in interested {
             if let Some(peer) = self.peers.get_mut(&session) {
                 peer.gossip_due.insert(storage.clone());
             }
             self.pass_on_heads(ctx, session, now);
+        }
+    }
+
+    /// What stores in another region hold.
+    pub(crate) fn heads_from_region(
+        &mut self,
+        ctx: &mut Context,
+        heads: Vec<StoreHeads>,
+        now: Now,
+    ) {
+        for StoreHeads { storage, heads, timestamp_ms } in heads {
+            let full = self.gossip.len() >= ctx.limits.gossip_stores_per_document;
+            let news = match self.gossip.get(&storage) {
+                Some(known) => known.timestamp_ms < timestamp_ms && known.heads != heads,
+                None => !full,
+            };
+            if news && storage != ctx.me.storage {
+                let entry = wire::RemoteHeads { storage, heads, timestamp_ms };
+                self.learn_heads(ctx, None, entry, now);
+            }
+        }
+    }
+
+    /// Tells regions whose clients subscribe to a store what it holds now.
+    fn tell_regions_of_heads(&self, ctx: &mut Context, storage: &StorageId, now: Now) {
+        for session in ctx.subscribed_regions(&self.id, storage) {
+            let heads = if *storage == ctx.me.storage {
+                StoreHeads {
+                    storage: storage.clone(),
+                    heads: self.history.heads().clone(),
+                    timestamp_ms: now.wall_ms,
+                }
+            } else if let Some(known) = self.gossip.get(storage) {
+                let (heads, timestamp_ms) = (known.heads.clone(), known.timestamp_ms);
+                StoreHeads { storage: storage.clone(), heads, timestamp_ms }
+            } else {
+                continue;
+            };
+            let (document, heads) = (self.id.clone(), vec![heads]);
+            ctx.tell_region(session, FromShard::Heads { document, heads });
         }
     }
 

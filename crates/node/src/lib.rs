@@ -11,10 +11,14 @@
 //!
 //! [`Lobby`] is what comes before: the handshake, and who is who.
 
+mod abroad;
 mod context;
 mod document;
 pub mod limits;
 mod lobby;
+pub mod mesh_rows;
+mod mesh_state;
+mod region;
 pub mod rows;
 mod session;
 mod shard;
@@ -24,8 +28,10 @@ use std::time::Duration;
 
 use model::{DocumentId, PeerId, StorageId};
 
+pub use abroad::copy_id;
 pub use limits::Limits;
 pub use lobby::{Joined, Lobby, Refused};
+pub use mesh_state::MeshSetup;
 pub use shard::{Counters, Identity, Shard};
 
 /// One connection. Never used twice in the life of a process.
@@ -83,6 +89,20 @@ pub enum Event {
         add: Vec<StorageId>,
         /// Stores to fall silent about.
         remove: Vec<StorageId>,
+    },
+    /// The link to another region says something.
+    Region {
+        /// The region.
+        region: model::RegionName,
+        /// What it says.
+        message: mesh::ToShard,
+    },
+    /// These changes make a document of this shard: see [`Effect::Adopt`].
+    Adopt {
+        /// The document.
+        document: DocumentId,
+        /// The changes, in causal order.
+        changes: Vec<history::chunk::Change>,
     },
     /// Look whether a document keeps changes behind its snapshot for longer than it should.
     Trim {
@@ -180,6 +200,21 @@ pub enum Effect {
         /// The job.
         task: Box<archive::Job>,
     },
+    /// Tell the link to a region, or all links.
+    Region {
+        /// Which; `None` is all.
+        to: Option<model::RegionName>,
+        /// What.
+        message: mesh::FromShard,
+    },
+    /// Tell the shard of this document ([`Event::Adopt`]) that it is made of these changes: a branch
+    /// that lost keeps its copy there. Every region makes the same one.
+    Adopt {
+        /// The document.
+        document: DocumentId,
+        /// The changes, in causal order.
+        changes: Vec<history::chunk::Change>,
+    },
     /// Something that an operator should know.
     Report(Report),
 }
@@ -222,6 +257,40 @@ pub enum Report {
         changes: u32,
         /// How many bytes it has.
         bytes: usize,
+    },
+    /// One actor made two histories; the one that lost is kept as a document of its own.
+    Copied {
+        /// The document.
+        document: DocumentId,
+        /// The first change of the branch that lost.
+        change: model::ChangeHash,
+        /// The copy.
+        copy: DocumentId,
+    },
+    /// A document could not be brought level with another region.
+    NotRepaired {
+        /// The document.
+        document: DocumentId,
+        /// Why.
+        reason: String,
+    },
+    /// Another log has the name of one of ours: this region was cloned, or its process was. Our
+    /// changes go to a new log from now on.
+    LogTaken {
+        /// The log.
+        log: mesh::LogId,
+    },
+    /// A log of another region is not what we have of it.
+    LogDiffers {
+        /// The log.
+        log: mesh::LogId,
+        /// The region that has another one.
+        region: model::RegionName,
+    },
+    /// The mesh's part of the store cannot be read.
+    MeshUnreadable {
+        /// Why.
+        error: rows::LoadError,
     },
     /// The archive could not check a document; it is tried again later.
     Unverified {

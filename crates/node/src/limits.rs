@@ -44,6 +44,13 @@ pub struct Limits {
     pub idle_after: Duration,
     /// How much memory documents may take, per shard, before those at rest leave it.
     pub memory_bytes: usize,
+    /// How long a client waits at most for a document that another region may have.
+    pub ask_within: Duration,
+    /// A repair that the other region does not go on with ends after this.
+    pub repair_within: Duration,
+    /// How many entries of one origin log are kept for regions that are away. Beyond that they are
+    /// brought level by the audit.
+    pub log_entries_max: u64,
     /// How much one message may make us spend on reading it.
     pub chunks: history::chunk::Limits,
 }
@@ -68,6 +75,9 @@ impl Default for Limits {
             retain_age: Duration::from_secs(7 * 24 * 3600),
             idle_after: Duration::from_secs(10),
             memory_bytes: 128 << 20,
+            ask_within: Duration::from_secs(3),
+            repair_within: Duration::from_secs(30),
+            log_entries_max: 1 << 20,
             chunks: history::chunk::Limits::default(),
         }
     }

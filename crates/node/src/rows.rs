@@ -7,7 +7,7 @@
 //! | directory | document | the operation directory of the changes `0..base` |
 //! | index | document, position | the graph of a stretch of `0..base`, from that position on |
 //! | log | document, position | changes with their lengths, the first one at that position |
-//! | dead | document, hash | a change that turned out not to fit, with the reason |
+//! | dead | document, hash | a change that is set aside for ever, with the reason |
 //!
 //! Everything a commit changes of one document is in one batch, so the rows always agree.
 
@@ -294,6 +294,13 @@ pub fn put_directory(id: &DocumentId, directory: Vec<u8>) -> Write {
     Write::Put { key: key(DIRECTORY, id), value: directory }
 }
 
+/// The writes that remove everything that belongs to a snapshot.
+pub fn delete_snapshot(id: &DocumentId, index_segments: &[Position], out: &mut Vec<Write>) {
+    out.push(Write::Delete { key: key(SNAPSHOT, id) });
+    out.push(Write::Delete { key: key(DIRECTORY, id) });
+    out.extend(index_segments.iter().map(|start| delete_index(id, *start)));
+}
+
 /// The write that puts an index segment in place.
 pub fn put_index(id: &DocumentId, from: Position, segment: Vec<u8>) -> Write {
     Write::Put { key: at(INDEX, id, from), value: segment }
@@ -309,24 +316,48 @@ pub fn delete_log(id: &DocumentId, position: Position) -> Write {
     Write::Delete { key: at(LOG, id, position) }
 }
 
-/// The write that keeps a dead change for the operator.
-pub fn put_dead(id: &DocumentId, hash: &ChangeHash, reason: &str, change: &[u8]) -> Write {
-    let mut value = Vec::with_capacity(change.len() + reason.len() + 8);
+/// Why a change is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// It does not fit the document.
+    Misfit,
+    /// Its actor made another change with the same number, which has a smaller hash.
+    LostItsSlot,
+    /// It builds on a dead change.
+    Descendant,
+}
+
+/// The write that keeps a dead change for the operator, and for other regions. Without the change
+/// when it has not been seen here.
+pub fn put_dead(
+    id: &DocumentId,
+    hash: &ChangeHash,
+    death: Death,
+    reason: &str,
+    change: Option<&Change>,
+) -> Write {
+    let bytes = change.map_or(&[][..], Change::bytes);
+    let mut value = Vec::with_capacity(bytes.len() + reason.len() + 8);
+    value.push(death as u8);
     put(&mut value, reason.len() as u64);
     value.extend_from_slice(reason.as_bytes());
-    value.extend_from_slice(change);
+    value.extend_from_slice(bytes);
     let mut key = key(DEAD, id);
     key.extend_from_slice(hash.as_bytes());
     Write::Put { key, value }
 }
 
-/// A change that turned out not to fit.
+/// A change that is set aside for ever.
 #[derive(Debug, Clone)]
 pub struct Dead {
+    /// Its name.
+    pub hash: ChangeHash,
+    /// What killed it.
+    pub death: Death,
     /// Why, in the words of whoever found out.
     pub reason: String,
-    /// The change.
-    pub change: Change,
+    /// The change, if it has been seen here.
+    pub change: Option<Change>,
 }
 
 /// The dead changes of a document.
@@ -336,8 +367,8 @@ pub struct Dead {
 pub fn dead(store: &dyn Store, id: &DocumentId) -> Result<Vec<Dead>, LoadError> {
     let mut dead = Vec::new();
     let mut broken = None;
-    store.scan(&key(DEAD, id), &end(DEAD, id), &mut |_, value| {
-        match decode_dead(value) {
+    store.scan(&key(DEAD, id), &end(DEAD, id), &mut |key, value| {
+        match decode_dead(key, value) {
             Ok(row) => dead.push(row),
             Err(reason) => {
                 broken = Some(reason);
@@ -450,12 +481,22 @@ fn decode_log_row(key: &[u8], value: &[u8]) -> Result<LogRow, RowError> {
     Ok(LogRow { position: position_of(key), written_ms, changes })
 }
 
-fn decode_dead(value: &[u8]) -> Result<Dead, RowError> {
+fn decode_dead(key: &[u8], value: &[u8]) -> Result<Dead, RowError> {
+    let hash: [u8; 32] = key[key.len() - 32..].try_into().map_err(|_| Malformed)?;
     let mut reader = Reader::new(value);
+    let death = match reader.byte()? {
+        0 => Death::Misfit,
+        1 => Death::LostItsSlot,
+        2 => Death::Descendant,
+        _ => return Err(RowError::Malformed),
+    };
     let length = reader.count()?;
     let reason = String::from_utf8_lossy(reader.bytes(length)?).into_owned();
-    let change = read_change(reader.bytes(reader.left())?).map_err(|_| Malformed)?;
-    Ok(Dead { reason, change })
+    let change = match reader.left() {
+        0 => None,
+        left => Some(read_change(reader.bytes(left)?).map_err(|_| Malformed)?),
+    };
+    Ok(Dead { hash: ChangeHash(hash), death, reason, change })
 }
 
 fn key(kind: u8, id: &DocumentId) -> Vec<u8> {

@@ -9,8 +9,12 @@ use model::{DocumentId, PeerId, StorageId};
 use store::Store;
 use wire::Tail;
 
+use mesh::exchange::FromShard;
+
 use crate::context::Context;
 use crate::document::Document;
+use crate::mesh_state::{Mesh, MeshSetup};
+use crate::rows::LoadError;
 use crate::session::Session;
 use crate::{
     ArchiveResult, BatchId, CloseReason, DocumentMessage, Effect, Event, JobId, Limits, Now,
@@ -92,8 +96,8 @@ impl Counters {
 
 /// The documents of one shard and everything about them.
 pub struct Shard {
-    ctx: Context,
-    documents: BTreeMap<DocumentId, Document>,
+    pub(crate) ctx: Context,
+    pub(crate) documents: BTreeMap<DocumentId, Document>,
     /// Batches of new changes on their way, with how far they take each log.
     committing: BTreeMap<BatchId, Vec<(DocumentId, Position)>>,
     memory_checked: Duration,
@@ -108,6 +112,22 @@ impl Shard {
             committing: BTreeMap::new(),
             memory_checked: Duration::ZERO,
         }
+    }
+
+    /// A shard of a node in a mesh.
+    ///
+    /// # Errors
+    /// When the store does not give what the node knows of the mesh.
+    pub fn in_mesh(
+        me: Identity,
+        limits: Limits,
+        store: Arc<dyn Store>,
+        setup: MeshSetup,
+    ) -> Result<Self, LoadError> {
+        let mut shard = Self::new(me, limits, store.clone());
+        shard.ctx.mesh = Some(Mesh::open(setup, &*store)?);
+        shard.seat_regions();
+        Ok(shard)
     }
 
     /// Takes in something that happened. Effects may be waiting afterwards.
@@ -125,6 +145,8 @@ impl Shard {
             Event::Subscribed { session, add, remove } => {
                 self.subscribed(now, session, &add, &remove);
             }
+            Event::Region { region, message } => self.region(now, &region, message),
+            Event::Adopt { document, changes } => self.adopt(now, &document, &changes),
             Event::Trim { document } => self.trim(now, document),
             Event::Written { session, bytes } => self.written(now, session, bytes),
             Event::Committed { batch } => self.committed(now, batch),
@@ -134,18 +156,20 @@ impl Shard {
 
     /// Sends all new changes on their way to the store, as one batch.
     pub fn flush(&mut self, now: Now) {
-        if self.ctx.staged.is_empty() {
+        let mesh = self.ctx.mesh.as_ref().is_some_and(Mesh::has_staged);
+        if self.ctx.staged.is_empty() && !mesh {
             return;
         }
         let (mut writes, mut ends) = (Vec::new(), Vec::new());
         for id in std::mem::take(&mut self.ctx.staged) {
             let Some(document) = self.documents.get_mut(&id) else { continue };
             let (from, to) = (document.submitted, document.history.len());
-            document.submit(&self.ctx, now, &mut writes);
+            document.submit(&mut self.ctx, now, &mut writes);
             self.ctx.counters.changes_in += u64::from(to - from);
             ends.push((id, to));
         }
         let batch = self.ctx.next_batch();
+        self.submit_mesh(batch, &mut writes);
         self.committing.insert(batch, ends);
         self.ctx.effects.push_back(Effect::Commit { batch, writes });
     }
@@ -165,12 +189,14 @@ impl Shard {
         if now.running >= self.memory_checked + MEMORY_CHECK_EVERY {
             self.memory_checked = now.running;
             self.save_memory(now);
+            self.trim_logs();
         }
     }
 
     /// When [`Shard::tick`] has something to do next. May be earlier after any other call.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let memory = (!self.documents.is_empty()).then(|| self.memory_checked + MEMORY_CHECK_EVERY);
+        let memory = (!self.documents.is_empty() || self.ctx.mesh.is_some())
+            .then(|| self.memory_checked + MEMORY_CHECK_EVERY);
         [self.ctx.next_alarm(), memory].into_iter().flatten().min()
     }
 
@@ -190,7 +216,9 @@ impl Shard {
 
     /// Whether everything that was taken in has been committed.
     pub fn is_settled(&self) -> bool {
-        self.ctx.staged.is_empty() && self.committing.is_empty()
+        self.ctx.staged.is_empty()
+            && self.committing.is_empty()
+            && !self.ctx.mesh.as_ref().is_some_and(Mesh::has_staged)
     }
 
     fn message(&mut self, now: Now, session: SessionId, id: DocumentId, message: DocumentMessage) {
@@ -223,7 +251,8 @@ impl Shard {
                 if let Some(document) = self.documents.get_mut(&id) {
                     document.touched = now.running;
                     let tail = Tail::ephemeral(&id, &stream, count, &data);
-                    document.relay(&mut self.ctx, session, &tail, &author);
+                    document.relay(&mut self.ctx, Some(session), &tail, &author);
+                    self.presence_abroad(&id, author, stream, count, data);
                 }
             }
             DocumentMessage::Unavailable => {}
@@ -242,6 +271,12 @@ impl Shard {
             known.subscriptions.remove(storage);
         }
         known.subscriptions.extend(add.iter().cloned());
+        if self.ctx.mesh.as_ref().is_some_and(|mesh| mesh.setup.shard == 0) {
+            // Every shard is told; one passes it on.
+            let (add, remove) = (add.to_vec(), self.unwanted(remove));
+            self.ctx.tell_all_regions(FromShard::Subscribe { add, remove });
+        }
+        let Some(known) = self.ctx.sessions.get_mut(&session) else { return };
         let max = self.ctx.limits.subscriptions_per_session;
         if known.subscriptions.len() > max {
             let what = "subscriptions to the heads of stores";
@@ -269,7 +304,7 @@ impl Shard {
         let Some(known) = self.ctx.sessions.remove(&session) else { return };
         for id in known.documents {
             if let Some(document) = self.documents.get_mut(&id) {
-                document.leave(session);
+                document.leave(&mut self.ctx, session);
                 document.arm(&mut self.ctx, now);
             }
         }
@@ -297,6 +332,9 @@ impl Shard {
             if let Some(document) = self.documents.get_mut(&id) {
                 document.committed(&mut self.ctx, end, now);
             }
+        }
+        if let Some(mesh) = &mut self.ctx.mesh {
+            mesh.committed(batch, &mut self.ctx.effects);
         }
         if let Some((id, kind)) = self.ctx.upkeep_batches.remove(&batch)
             && let Some(document) = self.documents.get_mut(&id)

@@ -5,19 +5,21 @@
 //! something does not fit, that change and all that builds on it are buried: set aside for the
 //! operator, and never spoken of again.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use archive::{Answer, Failure, Job};
-use history::chunk::Change;
+use archive::{Answer, ExpandLimits, Failure, Job};
+use history::chunk::{Change, read_change};
 use history::graph::Position;
-use history::{History, index};
-use model::Heads;
+use history::{History, Refusal, index};
+use model::{ChangeHash, Heads};
 use store::Write;
 
+use crate::abroad::death_of;
 use crate::context::Context;
 use crate::document::Document;
-use crate::rows::{self, LoadError, Meta};
+use crate::mesh_state::dead_entry;
+use crate::rows::{self, Death, LoadError, Meta};
 use crate::{ArchiveFailure, ArchiveResult, JobId, Limits, Now, Report};
 
 /// With more index segments than this, the next compaction writes one that replaces them all.
@@ -42,8 +44,12 @@ enum Work {
     Verifying { job: JobId, covers: Position, heads: Heads, directory: Option<Vec<u8>> },
     /// The snapshot is on its way to the store.
     Compacting { meta: Meta },
+    /// What has to go is in the snapshot, or was built on what is: the archive takes that apart.
+    Unpacking { job: JobId, culprits: BTreeMap<ChangeHash, Refusal> },
     /// What does not fit is being set aside; nothing else happens meanwhile.
     Burying,
+    /// The archive takes the snapshot apart for the copy of a losing branch.
+    Copying { job: JobId },
 }
 
 impl Upkeep {
@@ -66,7 +72,7 @@ impl Upkeep {
     }
 
     pub(crate) fn is_burying(&self) -> bool {
-        matches!(self.work, Some(Work::Burying))
+        matches!(self.work, Some(Work::Burying | Work::Unpacking { .. }))
     }
 
     fn is_idle(&self) -> bool {
@@ -104,6 +110,13 @@ impl Document {
         let due = self.upkeep.verified < self.history.durable()
             && now.running >= self.upkeep.not_before
             && (quiet || long);
+        if self.abroad.copy_due {
+            self.abroad.copy_due = false;
+            if let Err(error) = self.start_copy(ctx) {
+                ctx.report(Report::Unreadable { document: self.id.clone(), error });
+            }
+            return;
+        }
         if due && let Err(error) = self.verify(ctx) {
             self.upkeep.not_before = now.running + RETRY_AFTER;
             ctx.report(Report::Unreadable { document: self.id.clone(), error });
@@ -144,6 +157,9 @@ impl Document {
     /// Whether the log may leave memory, to be read again when it is needed.
     pub(crate) fn may_rest(&self) -> bool {
         self.upkeep.is_idle()
+            && self.abroad.condemned.is_empty()
+            && !self.abroad.copy_due
+            && self.abroad.asking.is_none()
             && !self.waits_for_archive()
             && (self.peers.is_empty() || !self.history.has_pending())
             && self.history.durable() == self.history.len()
@@ -153,6 +169,7 @@ impl Document {
     /// The log leaves memory; standings stay, because positions stay.
     pub(crate) fn rest(&mut self) {
         self.history = History::default();
+        self.abroad.foreign.clear();
         self.awake = false;
     }
 
@@ -165,6 +182,16 @@ impl Document {
         took: Duration,
         now: Now,
     ) {
+        match &self.upkeep.work {
+            Some(Work::Unpacking { job: this, .. }) if *this == job => {
+                return self.unpacked(ctx, result, now);
+            }
+            Some(Work::Copying { job: this }) if *this == job => {
+                self.upkeep.work = None;
+                return self.copy_unpacked(ctx, result);
+            }
+            _ => {}
+        }
         let work = self
             .upkeep
             .work
@@ -184,9 +211,11 @@ impl Document {
             Ok(_) => self.not_verified(ctx, now, "it came back with other heads".to_owned()),
             Err(ArchiveFailure::Job(Failure::Change { index, reason, .. })) => {
                 let culprit = self.history.base() + index as Position;
-                if let Err(error) = self.bury(ctx, culprit, reason.to_string()) {
-                    ctx.report(Report::Unreadable { document: self.id.clone(), error });
-                }
+                let hash = self.history.graph().hash(culprit);
+                let reason = reason.to_string();
+                ctx.publish(dead_entry(&self.id, hash, reason.clone()));
+                self.abroad.condemned.insert(hash, Refusal::Dead { hash, reason });
+                self.carry_out_sentences(ctx);
             }
             Err(failure) => self.not_verified(ctx, now, failure.to_string()),
         }
@@ -314,56 +343,150 @@ impl Document {
         Ok(raw_from)
     }
 
-    /// Sets a change that does not fit aside, and all that builds on it.
-    fn bury(
+    /// Whether changes can be taken out of the log now. If not, it is tried again when they can.
+    pub(crate) fn may_bury(&self) -> bool {
+        self.awake && self.upkeep.is_idle() && self.history.durable() == self.history.len()
+    }
+
+    /// Takes changes out of the log, and all that builds on them.
+    pub(crate) fn bury(
         &mut self,
         ctx: &mut Context,
-        culprit: Position,
-        reason: String,
+        mut culprits: BTreeMap<ChangeHash, Refusal>,
     ) -> Result<(), LoadError> {
-        if self.history.durable() < self.history.len() {
-            // Changes are on their way to the store; the next verification comes back to this.
+        culprits.retain(|hash, _| self.history.graph().position(hash).is_some());
+        let base = self.history.base();
+        let inside = culprits
+            .keys()
+            .filter_map(|hash| self.history.graph().position(hash))
+            .any(|position| position < base);
+        if culprits.is_empty() {
             return Ok(());
         }
-        let graph = self.history.graph();
-        let mut dead = BTreeSet::from([culprit]);
-        for position in culprit + 1..self.history.len() {
-            if graph.deps(position).iter().any(|dep| dead.contains(dep)) {
-                dead.insert(position);
-            }
+        if inside {
+            let chunks = self.snapshot(ctx)?.unwrap_or_default();
+            let limits = ExpandLimits::default();
+            let job = ctx.archive(&self.id, Job::Expand { chunks, limits });
+            self.upkeep.work = Some(Work::Unpacking { job, culprits });
+            return Ok(());
         }
-        let base = self.history.base();
+        let tail: Vec<Change> = (base..self.history.len())
+            .filter_map(|position| self.history.resident(position).cloned())
+            .collect();
+        self.write_without(ctx, base, tail, &culprits)
+    }
+
+    fn unpacked(&mut self, ctx: &mut Context, result: ArchiveResult, now: Now) {
+        let Some(Work::Unpacking { culprits, .. }) = self.upkeep.work.take() else { return };
+        let written = match read_expanded(result) {
+            Ok(mut all) => {
+                let tail = self.history.base()..self.history.len();
+                all.extend(tail.filter_map(|position| self.history.resident(position).cloned()));
+                self.write_without(ctx, 0, all, &culprits)
+            }
+            Err(reason) => {
+                self.abroad.condemned.extend(culprits);
+                self.not_verified(ctx, now, reason);
+                return;
+            }
+        };
+        if let Err(error) = written {
+            ctx.report(Report::Unreadable { document: self.id.clone(), error });
+        }
+    }
+
+    /// Writes the log from `base` on as `changes` without the culprits and what builds on them,
+    /// which are kept for the operator and for other regions.
+    fn write_without(
+        &mut self,
+        ctx: &mut Context,
+        base: Position,
+        changes: Vec<Change>,
+        culprits: &BTreeMap<ChangeHash, Refusal>,
+    ) -> Result<(), LoadError> {
+        let old = self.meta.unwrap_or_default();
+        let from = if base == 0 { old.raw_from.min(old.base) } else { base };
         let mut writes: Vec<Write> =
-            rows::log_rows(&*ctx.store, &self.id, base, self.history.len())?
+            rows::log_rows(&*ctx.store, &self.id, from, self.history.len())?
                 .iter()
                 .map(|row| rows::delete_log(&self.id, row.position))
                 .collect();
-        let mut living = Vec::new();
-        for position in base..self.history.len() {
-            let Some(change) = self.history.resident(position) else { continue };
-            if dead.contains(&position) {
-                let why = if position == culprit {
-                    reason.clone()
-                } else {
-                    format!("builds on {}", graph.hash(culprit))
-                };
-                writes.push(rows::put_dead(&self.id, &change.hash(), &why, change.bytes()));
-            } else {
-                living.push(change.clone());
+        let mut dead: BTreeMap<ChangeHash, usize> = BTreeMap::new();
+        let mut living = Vec::with_capacity(changes.len());
+        for change in changes {
+            let hash = change.hash();
+            let killed = match culprits.get(&hash) {
+                Some(why) => Some(why.clone()),
+                None => {
+                    let on = change.deps().iter().find(|dep| dead.contains_key(dep)).copied();
+                    on.map(|on| Refusal::Descendant { hash, on })
+                }
+            };
+            let Some(why) = killed else {
+                living.push(change);
+                continue;
+            };
+            dead.insert(hash, 0);
+            let (death, reason) = (death_of(&why), why.to_string());
+            self.abroad.copy_due |= death == Death::LostItsSlot;
+            writes.push(rows::put_dead(&self.id, &hash, death, &reason, Some(&change)));
+            if death != Death::Descendant {
+                ctx.report(Report::Died {
+                    document: self.id.clone(),
+                    change: hash,
+                    descendants: 0,
+                    reason,
+                });
             }
+        }
+        ctx.counters.died += dead.len() as u64;
+        if base == 0 && old.base > 0 {
+            let segments = rows::index_segments(&*ctx.store, &self.id)?;
+            rows::delete_snapshot(&self.id, &segments, &mut writes);
+            let meta = Meta { base: 0, raw_from: 0, snapshot_bytes: 0, ..old };
+            writes.push(rows::put_meta(&self.id, meta));
+            self.meta = Some(meta);
         }
         // What is deleted and put again in one batch stays: writes are applied in order.
         rows::put_log(&self.id, base, 0, &living, &mut writes);
-        ctx.counters.died += dead.len() as u64;
-        ctx.report(Report::Died {
-            document: self.id.clone(),
-            change: graph.hash(culprit),
-            descendants: dead.len() - 1,
-            reason,
-        });
         self.upkeep.work = Some(Work::Burying);
         ctx.commit_upkeep(&self.id, UpkeepBatch::Burial, writes);
         Ok(())
+    }
+
+    /// Starts to make the copies of losing branches.
+    fn start_copy(&mut self, ctx: &mut Context) -> Result<(), LoadError> {
+        let dead = rows::dead(&*ctx.store, &self.id)?;
+        if !dead.iter().any(|it| it.death == Death::LostItsSlot) {
+            return Ok(());
+        }
+        if self.history.base() > 0 {
+            let chunks = self.snapshot(ctx)?.unwrap_or_default();
+            let limits = ExpandLimits::default();
+            let job = ctx.archive(&self.id, Job::Expand { chunks, limits });
+            self.upkeep.work = Some(Work::Copying { job });
+            return Ok(());
+        }
+        let all: Vec<Change> = (0..self.history.len())
+            .filter_map(|position| self.history.resident(position).cloned())
+            .collect();
+        self.copy_losers(ctx, &all, &dead);
+        Ok(())
+    }
+
+    fn copy_unpacked(&mut self, ctx: &mut Context, result: ArchiveResult) {
+        let mut all = match read_expanded(result) {
+            Ok(all) => all,
+            Err(reason) => {
+                return ctx.report(Report::Unverified { document: self.id.clone(), reason });
+            }
+        };
+        let tail = self.history.base()..self.history.len();
+        all.extend(tail.filter_map(|position| self.history.resident(position).cloned()));
+        match rows::dead(&*ctx.store, &self.id) {
+            Ok(dead) => self.copy_losers(ctx, &all, &dead),
+            Err(error) => ctx.report(Report::Unreadable { document: self.id.clone(), error }),
+        }
     }
 
     /// Reads the log again after a burial. Positions have changed, so every standing starts over.
@@ -374,9 +497,21 @@ impl Document {
             return self.unreadable(ctx, error);
         }
         self.start_over();
+        ctx.item_changed(&self.id);
         for session in self.peers.keys().copied().collect::<Vec<_>>() {
             self.take_waiting(ctx, session, now);
         }
         self.tell(ctx, now);
+    }
+}
+
+/// The changes that the archive took out of a snapshot, in causal order.
+fn read_expanded(result: ArchiveResult) -> Result<Vec<Change>, String> {
+    match result {
+        Ok(Answer::Expanded(expanded)) => (expanded.changes.iter())
+            .map(|bytes| read_change(bytes).map_err(|error| error.to_string()))
+            .collect(),
+        Ok(_) => Err("the archive answered something else".to_owned()),
+        Err(failure) => Err(failure.to_string()),
     }
 }

@@ -197,6 +197,15 @@ impl Standing {
         self.told = Some(Heads::none());
     }
 
+    /// Speaks first, to a peer that has said nothing: our heads, and no filter. If it knows all of
+    /// them it answers with exactly what we lack.
+    pub fn greet(&mut self, history: &History) -> Answer {
+        let heads = history.heads().clone();
+        self.told = Some(heads.clone());
+        let reply = Reply { heads, need: Vec::new(), have: None, flags: Flags::default() };
+        Answer { reply, changes: Changes::None, version_2: true }
+    }
+
     /// The heads that the peer said last.
     pub fn their_heads(&self) -> Option<&Heads> {
         self.their_heads.as_ref()

@@ -63,7 +63,7 @@ fn take(history: &mut History, standing: &mut Standing, bytes: &[u8]) -> Message
                     .collect(),
             };
             for change in changes {
-                history.offer(change, &mut |_, offer| match offer {
+                history.offer(change, history::Door::Client, &mut |_, offer| match offer {
                     Offer::Appended(position) | Offer::Known(position) => handed.push(position),
                     other => panic!("{other:?}"),
                 });

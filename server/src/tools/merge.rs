@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use archive::{Answer, ExpandLimits, Failure as Bad, Job};
 use history::chunk::{Change, Chunk, Limits, read_change, read_chunks};
 use history::graph::Position;
-use history::{History, Offer, Refusal, index};
+use history::{Door, History, Offer, Refusal, index};
 use model::{ChangeHash, DocumentId};
 use node::ArchiveFailure;
 use node::rows::{self, Meta};
@@ -157,8 +157,15 @@ impl<'a> Document<'a> {
         let stored = meta.unwrap_or_default();
         history.install_directory(rows::directory(store, id, stored).map_err(damaged)?);
         for dead in rows::dead(store, id).map_err(damaged)? {
-            let hash = dead.change.hash();
-            history.refuse(&dead.change, Refusal::Crdt { hash, reason: dead.reason });
+            let (hash, reason) = (dead.hash, dead.reason);
+            match &dead.change {
+                Some(change) => {
+                    history.bury(change, Refusal::Dead { hash, reason });
+                }
+                None => {
+                    history.doom(hash, reason);
+                }
+            }
         }
         let snapshot = rows::snapshot(store, id, stored).map_err(damaged)?;
         let (appended, known, refused) = (0, 0, Vec::new());
@@ -175,7 +182,7 @@ impl<'a> Document<'a> {
         let mut waiting = VecDeque::from(ordered);
         while let Some(change) = waiting.pop_front() {
             let mut needs_crdt = false;
-            self.history.offer(change.clone(), &mut |_, offer| match offer {
+            self.history.offer(change.clone(), Door::Client, &mut |_, offer| match offer {
                 Offer::NeedsCrdt(_) => needs_crdt = true,
                 Offer::Appended(_) => self.appended += 1,
                 Offer::Known(_) => self.known += 1,
@@ -183,6 +190,7 @@ impl<'a> Document<'a> {
                 // It follows what it depends on, so that was refused, and so many were since that
                 // the history has forgotten it.
                 Offer::Pending => self.refused.push(builds_on_refused(change.hash())),
+                Offer::Outranks(_) => unreachable!("only regions outrank"),
             });
             if needs_crdt {
                 let with = waiting.len().min(JUDGED_AT_ONCE - 1);
@@ -215,12 +223,14 @@ impl<'a> Document<'a> {
         };
         for (change, verdict) in batch.into_iter().zip(verdicts) {
             match verdict {
-                Ok(()) => self.history.offer_judged(change, &mut |change, offer| match offer {
+                Ok(()) => self.history.offer(change, Door::Judged, &mut |change, offer| match offer {
                     Offer::Appended(_) => self.appended += 1,
                     Offer::Known(_) => self.known += 1,
                     Offer::Refused(why) => self.refused.push(why.to_string()),
                     Offer::Pending => self.refused.push(builds_on_refused(change.hash())),
-                    Offer::NeedsCrdt(_) => unreachable!("it has been judged"),
+                    Offer::NeedsCrdt(_) | Offer::Outranks(_) => {
+                        unreachable!("it has been judged, and is no region's")
+                    }
                 }),
                 Err(reason) => {
                     let why = Refusal::Crdt { hash: change.hash(), reason: reason.to_string() };
@@ -287,6 +297,8 @@ impl<'a> Document<'a> {
                 writes.push(rows::put_meta(id, new));
             }
         }
+        // A region of a mesh makes it anew, and the audit tells the others of what is new here.
+        writes.push(node::mesh_rows::delete_item(id));
         Merged { appended, known, refused, writes }
     }
 }

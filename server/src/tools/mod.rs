@@ -7,6 +7,7 @@ mod archive;
 mod export;
 mod files;
 mod import;
+mod links;
 mod merge;
 mod nodefs;
 mod progress;
@@ -24,6 +25,7 @@ use crate::stores;
 
 pub use export::{ExportArgs, run as export};
 pub use import::{ImportArgs, run as import};
+pub use links::{LinksArgs, links};
 pub use verify::run as verify;
 
 /// Which store a command is about.

@@ -47,7 +47,7 @@ pub fn run(flags: &StoreFlags) -> Result<(), Failure> {
         let mut check = Check { store: &*store, archive: &mut archive, id, problems: Vec::new() };
         let checked = check.document(seen);
         for row in &checked.dead {
-            let hash = row.change.hash();
+            let hash = row.hash;
             progress.say(&format!("automerge:{id}: change {hash} is set aside: {}", row.reason));
         }
         for problem in &check.problems {
@@ -111,7 +111,8 @@ fn survey(store: &dyn Store) -> Survey {
             survey.rows += 1;
             progress.step();
             let Some((kind, id)) = rows::read_key(key) else {
-                if !(key == IDENTITY && is_a_name(value)) {
+                let known = key == IDENTITY && is_a_name(value);
+                if !(known || node::mesh_rows::check(key, value) == Some(true)) {
                     survey.nobodys_damage += 1;
                     let key = hex(key);
                     progress.say(&format!("DAMAGED: row {key} is none that this program writes"));

@@ -8,16 +8,21 @@ use std::time::Duration;
 use automerge::sync::{Message as SyncMessage, State, SyncDoc};
 use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, ROOT};
-use model::{ChangeHash, DocumentId, Heads, PeerId, StorageId};
+use mesh::{FromShard, ToShard};
+use model::{ChangeHash, DocumentId, Heads, PeerId, RegionName, StorageId};
 use store::{MemoryDisk, Store};
 use tributary_node::{
-    ArchiveFailure, CloseReason, DocumentMessage, Effect, Event, Identity, Limits, Now, Report,
-    SessionId, Shard,
+    ArchiveFailure, CloseReason, DocumentMessage, Effect, Event, Identity, Limits, MeshSetup, Now,
+    Report, SessionId, Shard,
 };
 use wire::Message;
 
 pub fn document() -> DocumentId {
     DocumentId::from_bytes(&[5; 16]).unwrap()
+}
+
+pub fn region(name: &str) -> RegionName {
+    RegionName::new(name).unwrap()
 }
 
 pub fn storage() -> StorageId {
@@ -39,9 +44,14 @@ pub struct Rig {
     pub hold_archive: bool,
     /// The archive says that this change does not fit.
     pub blame: Option<ChangeHash>,
+    /// What was said to other regions.
+    pub said: VecDeque<(Option<RegionName>, FromShard)>,
+    /// The copies that were made of losing branches.
+    pub copies: BTreeSet<DocumentId>,
+    setup: Option<MeshSetup>,
     limits: Limits,
     disk: MemoryDisk,
-    store: Arc<dyn Store>,
+    pub store: Arc<dyn Store>,
     held: VecDeque<Effect>,
     now: Now,
     inboxes: BTreeMap<SessionId, VecDeque<Vec<u8>>>,
@@ -61,6 +71,9 @@ impl Rig {
             hold_commits: false,
             hold_archive: false,
             blame: None,
+            said: VecDeque::new(),
+            copies: BTreeSet::new(),
+            setup: None,
             limits,
             disk,
             store,
@@ -72,11 +85,55 @@ impl Rig {
         }
     }
 
+    /// A shard of a node in a mesh with these other regions.
+    pub fn in_region(name: &str, others: &[&str], limits: Limits) -> Self {
+        let mut rig = Self::new(limits);
+        rig.setup = Some(MeshSetup {
+            region: region(name),
+            epoch: 1,
+            regions: others.iter().map(|name| region(name)).collect(),
+            salt: 7,
+            shard: 0,
+            shards: 1,
+        });
+        rig.start();
+        rig
+    }
+
+    /// What the disk holds, to be put back later.
+    pub fn backup(&self) -> store::DiskImage {
+        self.disk.snapshot()
+    }
+
+    /// The disk is as it was once; the process starts on it.
+    pub fn restore(&mut self, image: &store::DiskImage) {
+        self.disk.restore(image);
+        self.restart();
+    }
+
+    /// A link says something.
+    pub fn hear(&mut self, from: &str, message: ToShard) {
+        self.shard.handle(self.now, Event::Region { region: region(from), message });
+        self.run();
+    }
+
+    fn start(&mut self) {
+        self.shard = match &mut self.setup {
+            None => Shard::new(me(), self.limits.clone(), self.store.clone()),
+            Some(setup) => {
+                setup.epoch += 1;
+                let (limits, store) = (self.limits.clone(), self.store.clone());
+                Shard::in_mesh(me(), limits, store, setup.clone()).unwrap()
+            }
+        };
+    }
+
     /// The process ends and starts again on the same disk; all connections are gone.
     pub fn restart(&mut self) {
         self.disk.crash();
         self.store = Arc::new(self.disk.open());
-        self.shard = Shard::new(me(), self.limits.clone(), self.store.clone());
+        self.said.clear();
+        self.start();
         self.inboxes.clear();
         self.held.clear();
     }
@@ -238,6 +295,11 @@ impl Rig {
                 let result = self.archive(*task);
                 let (result, took) = (Box::new(result), Duration::from_millis(5));
                 self.shard.handle(self.now, Event::Archived { job, result, took });
+            }
+            Effect::Region { to, message } => self.said.push_back((to, message)),
+            Effect::Adopt { document, changes } => {
+                self.copies.insert(document.clone());
+                self.shard.handle(self.now, Event::Adopt { document, changes });
             }
             Effect::Report(report) => self.reports.push(report),
         }

@@ -107,12 +107,12 @@ impl Server for Ours {
                 self.history.refuse(&change, why);
             }
             let refused = &mut self.refused;
-            self.history.offer(change, &mut |change, offer| match offer {
+            self.history.offer(change, history::Door::Client, &mut |change, offer| match offer {
                 Offer::Appended(position) | Offer::Known(position) => handed.push(position),
                 Offer::Refused(_) => {
                     refused.insert(automerge::ChangeHash(change.hash().0));
                 }
-                Offer::Pending | Offer::NeedsCrdt(_) => {}
+                Offer::Pending | Offer::NeedsCrdt(_) | Offer::Outranks(_) => {}
             });
         }
         while self.raw.len() < self.history.len() as usize {
@@ -163,7 +163,7 @@ impl Server for Ours {
             self.raw.truncate(keep as usize);
             self.history = empty();
             for change in self.raw.clone() {
-                self.history.offer(change, &mut |_, _| {});
+                self.history.offer(change, history::Door::Client, &mut |_, _| {});
             }
             self.history.settle(keep);
             self.standings.clear();

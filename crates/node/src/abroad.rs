@@ -1,0 +1,532 @@
+//! A document and other regions: what comes through their logs, what is repaired with them, what is
+//! dead in all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use history::chunk::{Change, read_change};
+use history::varint::{Malformed, Reader, put};
+use history::{Door, Offer, Refusal};
+use mesh::exchange::FromShard;
+use mesh::{Entry, origin};
+use model::{ChangeHash, DocumentId, RegionName};
+
+use crate::context::Context;
+use crate::document::{Document, Peer};
+use crate::mesh_state::dead_entry;
+use crate::rows::{self, Death};
+use crate::{CloseReason, Effect, Now, Report, SessionId, mesh_rows};
+
+/// What a message of a repair starts with.
+const SYNC: u8 = 0;
+const DEAD: u8 = 1;
+
+/// A document that clients wait for, because another region may have it.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    pub(crate) until: Duration,
+    /// The regions that have not answered.
+    waiting: BTreeSet<SessionId>,
+}
+
+/// What a document knows because there are other regions.
+#[derive(Debug, Default)]
+pub(crate) struct Abroad {
+    /// Changes that other regions gave us and that are not in the log yet; whether they have a row.
+    pub(crate) waiting: BTreeMap<ChangeHash, bool>,
+    /// Positions, not on their way to the store yet, of changes that came from other regions: they
+    /// have their place in an origin log already.
+    pub(crate) foreign: BTreeSet<u32>,
+    /// Changes that have to leave the log.
+    pub(crate) condemned: BTreeMap<ChangeHash, Refusal>,
+    pub(crate) asking: Option<Asking>,
+    /// Not asked again before this.
+    ask_again_at: Duration,
+    /// A losing branch has grown: its copy is made, or made longer.
+    pub(crate) copy_due: bool,
+    pub(crate) item: Option<mesh_rows::Item>,
+}
+
+impl Document {
+    /// A change out of another region's log.
+    pub(crate) fn take_from_log(&mut self, ctx: &mut Context, change: &Change, now: Now) {
+        self.touched = now.running;
+        self.take_abroad(ctx, change);
+    }
+
+    fn take_abroad(&mut self, ctx: &mut Context, change: &Change) {
+        if self.upkeep.is_burying() || !self.has_directory(ctx) {
+            return self.keep_waiting(ctx, change);
+        }
+        let mut outcomes = Vec::new();
+        self.history.offer(change.clone(), Door::Region, &mut |change, offer| {
+            outcomes.push((change.clone(), offer));
+        });
+        for (change, offer) in outcomes {
+            self.settle(ctx, None, &change, &offer);
+        }
+        self.stage(ctx);
+        self.carry_out_sentences(ctx);
+    }
+
+    /// What follows from an offer, whoever made it.
+    pub(crate) fn settle(
+        &mut self,
+        ctx: &mut Context,
+        from: Option<SessionId>,
+        change: &Change,
+        offer: &Offer,
+    ) {
+        let hash = change.hash();
+        let is_region = from.is_none_or(|session| ctx.is_region(session));
+        match offer {
+            Offer::Appended(position) => {
+                if let Some(has_row) = self.abroad.waiting.remove(&hash) {
+                    self.abroad.foreign.insert(*position);
+                    if has_row {
+                        ctx.write(mesh_rows::delete_waiting(&self.id, &hash));
+                    }
+                } else if is_region {
+                    self.abroad.foreign.insert(*position);
+                }
+            }
+            Offer::Known(_) => {
+                if self.abroad.waiting.remove(&hash) == Some(true) {
+                    ctx.write(mesh_rows::delete_waiting(&self.id, &hash));
+                }
+            }
+            Offer::Pending if is_region => self.keep_waiting(ctx, change),
+            Offer::Outranks(position) => {
+                let loser = self.history.graph().hash(*position);
+                let node = self.history.graph().node(*position);
+                let (actor, seq) = (node.actor.to_string(), change.seq());
+                self.keep_waiting(ctx, change);
+                let why = Refusal::Forked { hash: loser, actor, seq };
+                self.abroad.condemned.insert(loser, why);
+            }
+            Offer::Refused(Refusal::TooManyPending { .. }) if is_region => {
+                self.keep_waiting(ctx, change);
+            }
+            Offer::Refused(why) => {
+                let on_the_dead = matches!(why, Refusal::Descendant { on, .. }
+                    if self.history.is_dead(on));
+                if is_region || on_the_dead {
+                    self.set_aside(ctx, change, why, !is_region);
+                }
+            }
+            Offer::Pending | Offer::NeedsCrdt(_) => {}
+        }
+    }
+
+    /// Keeps a change durably until it can be offered again.
+    fn keep_waiting(&mut self, ctx: &mut Context, change: &Change) {
+        if self.abroad.waiting.insert(change.hash(), true) != Some(true) {
+            ctx.write(mesh_rows::put_waiting(&self.id, change));
+        }
+    }
+
+    /// A change is dead. `tell`: it came from a client here, so no other region has it yet.
+    fn set_aside(&mut self, ctx: &mut Context, change: &Change, why: &Refusal, tell: bool) {
+        let hash = change.hash();
+        if self.abroad.waiting.remove(&hash) == Some(true) {
+            ctx.write(mesh_rows::delete_waiting(&self.id, &hash));
+        }
+        let buried = self.history.has_buried(&hash);
+        if buried {
+            return;
+        }
+        let death = death_of(why);
+        let reason = why.to_string();
+        ctx.write(rows::put_dead(&self.id, &hash, death, &reason, Some(change)));
+        if let Some(occupant) = self.history.bury(change, why.clone()) {
+            let loser = self.history.graph().hash(occupant);
+            let (actor, seq) = (change.actor().to_string(), change.seq());
+            self.abroad.condemned.insert(loser, Refusal::Forked { hash: loser, actor, seq });
+        }
+        if tell {
+            let item = origin::Item::Change(change.clone());
+            ctx.publish(Entry { document: self.id.clone(), item });
+        } else if death == Death::Misfit && !matches!(why, Refusal::Dead { .. }) {
+            // Our own finding; everybody else has to know it.
+            ctx.publish(dead_entry(&self.id, hash, reason.clone()));
+        }
+        self.abroad.copy_due |= death != Death::Misfit;
+        ctx.item_changed(&self.id);
+        ctx.counters.died += 1;
+        ctx.report(Report::Died {
+            document: self.id.clone(),
+            change: hash,
+            descendants: 0,
+            reason,
+        });
+    }
+
+    /// Another region has found that a change does not fit.
+    pub(crate) fn doom(&mut self, ctx: &mut Context, hash: ChangeHash, reason: &str) {
+        if self.history.is_dead(&hash) {
+            return;
+        }
+        ctx.write(rows::put_dead(&self.id, &hash, Death::Misfit, reason, None));
+        ctx.item_changed(&self.id);
+        if self.history.doom(hash, reason.to_owned()).is_some() {
+            let why = Refusal::Dead { hash, reason: reason.to_owned() };
+            self.abroad.condemned.insert(hash, why);
+            self.carry_out_sentences(ctx);
+        }
+    }
+
+    /// Takes what waited out of the store and offers it again.
+    pub(crate) fn offer_waiting(&mut self, ctx: &mut Context) {
+        if self.upkeep.is_burying() {
+            return;
+        }
+        match mesh_rows::waiting(&*ctx.store, &self.id) {
+            Ok(changes) => {
+                for change in changes {
+                    self.abroad.waiting.insert(change.hash(), true);
+                    self.take_abroad(ctx, &change);
+                }
+            }
+            Err(error) => self.unreadable(ctx, error),
+        }
+    }
+
+    /// Starts, or goes on with, bringing the document level with another region.
+    pub(crate) fn repair_with(&mut self, ctx: &mut Context, session: SessionId, now: Now) {
+        if self.peers.contains_key(&session) {
+            return;
+        }
+        self.touched = now.running;
+        let mut peer = Peer::default();
+        let greeting = peer.standing.greet(&self.history);
+        peer.leaves_at = Some(now.running + ctx.limits.repair_within);
+        self.peers.insert(session, peer);
+        self.send_dead(ctx, session);
+        self.send(ctx, session, greeting);
+    }
+
+    /// A message of a repair.
+    pub(crate) fn repair(
+        &mut self,
+        ctx: &mut Context,
+        session: SessionId,
+        data: &[u8],
+        now: Now,
+    ) -> Result<(), Malformed> {
+        let (kind, rest) = data.split_first().ok_or(Malformed)?;
+        match *kind {
+            SYNC => {
+                let new = !self.peers.contains_key(&session);
+                let peer = self.peers.entry(session).or_default();
+                peer.leaves_at = Some(now.running + ctx.limits.repair_within);
+                if new {
+                    self.send_dead(ctx, session);
+                }
+                self.receive(ctx, session, rest.to_vec(), now);
+                self.conclude(ctx, session);
+            }
+            DEAD => {
+                for (hash, reason, change) in read_dead(rest)? {
+                    match change {
+                        Some(change) if !self.history.has_buried(&hash) => {
+                            self.keep_waiting(ctx, &change);
+                            if let Some(reason) = reason {
+                                self.doom(ctx, hash, &reason);
+                            }
+                            if !self.upkeep.is_burying() {
+                                self.take_from_log(ctx, &change, now);
+                            }
+                        }
+                        _ => {
+                            if let Some(reason) = reason {
+                                self.doom(ctx, hash, &reason);
+                            }
+                        }
+                    }
+                }
+            }
+            _ => return Err(Malformed),
+        }
+        Ok(())
+    }
+
+    /// The other region sees nothing left to repair.
+    pub(crate) fn repaired(&mut self, ctx: &mut Context, session: SessionId, now: Now) {
+        let Some(peer) = self.peers.get(&session) else { return };
+        if peer.standing.is_level(&self.history) || peer.greeted_again {
+            self.peers.remove(&session);
+        } else {
+            self.peers.remove(&session);
+            self.repair_with(ctx, session, now);
+            if let Some(peer) = self.peers.get_mut(&session) {
+                peer.greeted_again = true;
+            }
+        }
+    }
+
+    /// Ends a repair when both sides hold the same.
+    pub(crate) fn conclude(&mut self, ctx: &mut Context, session: SessionId) {
+        let Some(peer) = self.peers.get(&session) else { return };
+        let same = peer.standing.their_heads() == Some(self.history.heads())
+            && peer.standing.is_level(&self.history)
+            && !peer.is_waiting()
+            && self.history.durable() == self.history.len();
+        if same && ctx.is_region(session) {
+            self.peers.remove(&session);
+            ctx.tell_region(session, FromShard::Repaired { document: self.id.clone() });
+        }
+    }
+
+    /// Dead changes are not spoken of in sync messages, so they go beside them.
+    fn send_dead(&mut self, ctx: &mut Context, session: SessionId) {
+        let dead = match rows::dead(&*ctx.store, &self.id) {
+            Ok(dead) => dead,
+            Err(error) => return self.unreadable(ctx, error),
+        };
+        if dead.is_empty() {
+            return;
+        }
+        let mut data = vec![DEAD];
+        put(&mut data, dead.len() as u64);
+        for it in &dead {
+            data.extend_from_slice(it.hash.as_bytes());
+            let reason = if it.death == Death::Misfit { it.reason.as_str() } else { "" };
+            put(&mut data, reason.len() as u64);
+            data.extend_from_slice(reason.as_bytes());
+            let bytes = it.change.as_ref().map_or(&[][..], Change::bytes);
+            put(&mut data, bytes.len() as u64);
+            data.extend_from_slice(bytes);
+        }
+        ctx.tell_region(session, FromShard::Sync { document: self.id.clone(), data });
+    }
+
+    /// Sends a sync message to another region.
+    pub(crate) fn send_abroad(&self, ctx: &mut Context, session: SessionId, payload: &[u8]) {
+        let mut data = Vec::with_capacity(payload.len() + 1);
+        data.push(SYNC);
+        data.extend_from_slice(payload);
+        if let Some(known) = ctx.sessions.get_mut(&session) {
+            known.in_flight += 0;
+        }
+        ctx.tell_region(session, FromShard::Sync { document: self.id.clone(), data });
+    }
+
+    /// A client asks for a document that is not here. Whether to wait: another region may have it.
+    pub(crate) fn ask_regions(&mut self, ctx: &mut Context, now: Now) -> bool {
+        if self.abroad.asking.is_some() {
+            return true;
+        }
+        let up = ctx.regions_up();
+        if up.is_empty() || now.running < self.abroad.ask_again_at {
+            return false;
+        }
+        let until = now.running + ctx.limits.ask_within;
+        self.abroad.ask_again_at = until;
+        for session in &up {
+            self.repair_with(ctx, *session, now);
+        }
+        self.abroad.asking = Some(Asking { until, waiting: up.into_iter().collect() });
+        true
+    }
+
+    /// A region does not have the document that it was asked for, or has gone.
+    pub(crate) fn not_abroad(&mut self, ctx: &mut Context, session: SessionId, now: Now) {
+        self.peers.remove(&session);
+        if let Some(asking) = &mut self.abroad.asking {
+            asking.waiting.remove(&session);
+            if asking.waiting.is_empty() {
+                self.stop_asking(ctx, now);
+            }
+        }
+    }
+
+    /// Nobody has it: whoever waits is told so.
+    pub(crate) fn stop_asking(&mut self, ctx: &mut Context, now: Now) {
+        self.abroad.asking = None;
+        let waiting: Vec<SessionId> =
+            self.peers.keys().copied().filter(|session| !ctx.is_region(*session)).collect();
+        for session in waiting {
+            if self.history.is_empty() {
+                self.decline(ctx, session);
+            } else {
+                self.speak(ctx, session, now);
+            }
+        }
+    }
+
+    /// What the audit compares, as it is with everything that is in the log.
+    pub(crate) fn make_item(&self, salt: u64) -> u64 {
+        mesh::exchange::item(salt, &self.id, self.history.graph().heads(), &self.history.dead())
+    }
+
+    /// Removes condemned changes from the log, as soon as that is possible.
+    pub(crate) fn carry_out_sentences(&mut self, ctx: &mut Context) {
+        if self.abroad.condemned.is_empty() || !self.may_bury() {
+            return;
+        }
+        let culprits = std::mem::take(&mut self.abroad.condemned);
+        if let Err(error) = self.bury(ctx, culprits) {
+            ctx.report(Report::Unreadable { document: self.id.clone(), error });
+        }
+    }
+
+    /// A losing branch is a valid document by itself. It is kept as a copy under an id that follows
+    /// from the document and the change that lost, so that every region makes the same one.
+    pub(crate) fn copy_losers(&mut self, ctx: &mut Context, all: &[Change], dead: &[rows::Dead]) {
+        let by_hash: BTreeMap<ChangeHash, &Change> = (all.iter())
+            .chain(dead.iter().filter_map(|it| it.change.as_ref()))
+            .map(|change| (change.hash(), change))
+            .collect();
+        let cause: BTreeMap<ChangeHash, &rows::Dead> =
+            dead.iter().map(|it| (it.hash, it)).collect();
+        for loser in dead.iter().filter(|it| it.death == Death::LostItsSlot) {
+            let mut branch = BTreeSet::from([loser.hash]);
+            // Descendants come after what they build on in no particular order here.
+            loop {
+                let more: Vec<ChangeHash> = (cause.values())
+                    .filter(|it| it.death == Death::Descendant && !branch.contains(&it.hash))
+                    .filter(|it| {
+                        let deps = it.change.as_ref().map_or(&[][..], |change| change.deps());
+                        deps.iter().any(|dep| branch.contains(dep))
+                    })
+                    .map(|it| it.hash)
+                    .collect();
+                if more.is_empty() {
+                    break;
+                }
+                branch.extend(more);
+            }
+            let (mut wanted, mut stack) = (BTreeSet::new(), Vec::from_iter(branch));
+            while let Some(hash) = stack.pop() {
+                if let Some(change) = by_hash.get(&hash)
+                    && wanted.insert(hash)
+                {
+                    stack.extend(change.deps());
+                }
+            }
+            // A branch with a hole in it cannot be opened; what is missing will come.
+            let mut changes: Vec<Change> =
+                wanted.iter().map(|hash| by_hash[hash].clone()).collect();
+            changes.sort_by_key(|change| (change.start_op(), change.hash()));
+            let document = copy_id(&self.id, &loser.hash);
+            ctx.report(Report::Copied {
+                document: self.id.clone(),
+                change: loser.hash,
+                copy: document.clone(),
+            });
+            ctx.effects.push_back(Effect::Adopt { document, changes });
+        }
+    }
+
+    /// Tells other regions whether clients here have the document open.
+    pub(crate) fn show_interest(&self, ctx: &mut Context, open: bool) {
+        ctx.tell_all_regions(FromShard::Interest { document: self.id.clone(), open });
+    }
+
+    pub(crate) fn has_clients(&self, ctx: &Context) -> bool {
+        self.peers.keys().any(|session| !ctx.is_region(*session))
+    }
+
+    /// Puts the directory in place; reports if that cannot be done.
+    pub(crate) fn has_directory(&mut self, ctx: &mut Context) -> bool {
+        if self.history.directory().is_some() {
+            return true;
+        }
+        match rows::directory(&*ctx.store, &self.id, self.meta.unwrap_or_default()) {
+            Ok(directory) => {
+                self.history.install_directory(directory);
+                true
+            }
+            Err(error) => {
+                self.unreadable(ctx, error);
+                false
+            }
+        }
+    }
+
+    /// Repairs that nobody goes on with end.
+    pub(crate) fn end_stale_repairs(&mut self, now: Now) {
+        self.peers.retain(|_, peer| peer.leaves_at.is_none_or(|at| now.running < at));
+    }
+
+    /// When something is due because of other regions.
+    pub(crate) fn abroad_due(&self) -> Option<Duration> {
+        let asking = self.abroad.asking.as_ref().map(|asking| asking.until);
+        let repairs = self.peers.values().filter_map(|peer| peer.leaves_at).min();
+        [asking, repairs].into_iter().flatten().min()
+    }
+
+    /// A link is closed because of what it said, never a client's session.
+    pub(crate) fn close_or_report(&self, ctx: &mut Context, session: SessionId, why: CloseReason) {
+        if ctx.is_region(session) {
+            let (document, reason) = (self.id.clone(), why.to_string());
+            ctx.report(Report::NotRepaired { document, reason });
+        } else {
+            ctx.close(session, why);
+        }
+    }
+}
+
+/// What killed a change, as its row says.
+pub(crate) fn death_of(why: &Refusal) -> Death {
+    match why {
+        Refusal::Forked { .. } => Death::LostItsSlot,
+        Refusal::Descendant { .. } => Death::Descendant,
+        _ => Death::Misfit,
+    }
+}
+
+/// What a row says of a dead change, as the history remembers it.
+pub(crate) fn refusal_of(dead: &rows::Dead, change: &Change) -> Refusal {
+    let hash = dead.hash;
+    match dead.death {
+        Death::Misfit => Refusal::Dead { hash, reason: dead.reason.clone() },
+        Death::LostItsSlot => {
+            Refusal::Forked { hash, actor: change.actor().to_string(), seq: change.seq() }
+        }
+        Death::Descendant => {
+            let on = change.deps().first().copied().unwrap_or(hash);
+            Refusal::Descendant { hash, on }
+        }
+    }
+}
+
+/// The id of the copy that keeps a losing branch.
+pub fn copy_id(document: &DocumentId, loser: &ChangeHash) -> DocumentId {
+    let mut id = [0; 16];
+    for (at, byte) in loser.as_bytes().iter().enumerate() {
+        id[at % 16] ^= byte;
+    }
+    for (at, byte) in document.as_bytes().iter().enumerate() {
+        id[at % 16] ^= byte.rotate_left(3);
+    }
+    DocumentId::from_bytes(&id).expect("sixteen bytes are an id")
+}
+
+type DeadItem = (ChangeHash, Option<String>, Option<Change>);
+
+fn read_dead(bytes: &[u8]) -> Result<Vec<DeadItem>, Malformed> {
+    let mut reader = Reader::new(bytes);
+    let count = reader.count()?;
+    let mut dead = Vec::new();
+    for _ in 0..count {
+        let hash = ChangeHash(reader.array()?);
+        let length = reader.count()?;
+        let reason = String::from_utf8_lossy(reader.bytes(length)?).into_owned();
+        let length = reader.count()?;
+        let change = match length {
+            0 => None,
+            length => Some(read_change(reader.bytes(length)?).map_err(|_| Malformed)?),
+        };
+        if change.as_ref().is_some_and(|change| change.hash() != hash) {
+            return Err(Malformed);
+        }
+        dead.push((hash, (!reason.is_empty()).then_some(reason), change));
+    }
+    Ok(dead)
+}
+
+/// A region's name as it appears among sessions.
+pub(crate) fn region_peer(name: &RegionName) -> model::PeerId {
+    model::PeerId::new(&format!("region {name}")).expect("a region's name leaves room")
+}

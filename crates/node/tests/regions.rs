@@ -1,0 +1,498 @@
+//! Stories of several regions: their shards, with what they say to each other carried by hand.
+//!
+//! The carrier here knows no network and no codec: those are the links' (`mesh::link`). It does what
+//! a link does with a log: what is published goes to who is connected, and who was away gets the rest.
+
+#[allow(dead_code, reason = "each file of stories uses a part of the rig")]
+mod rig;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use automerge::transaction::Transactable;
+use automerge::{ActorId, AutoCommit, ROOT};
+use mesh::sketch::Decoder;
+use mesh::{FromShard, Lane, LogId, ToShard};
+use rig::{Client, Rig, document};
+use tributary_node::{Limits, Report, copy_id};
+use wire::Message;
+
+/// Regions and who is connected with whom.
+struct World {
+    names: Vec<&'static str>,
+    rigs: Vec<Rig>,
+    up: BTreeSet<(usize, usize)>,
+    on_the_way: VecDeque<(usize, usize, FromShard)>,
+    /// How often each change has crossed to each region, from a log.
+    crossed: BTreeMap<(usize, model::ChangeHash), usize>,
+}
+
+impl World {
+    fn new(names: &[&'static str]) -> Self {
+        Self::with(names, &Limits::default())
+    }
+
+    fn with(names: &[&'static str], limits: &Limits) -> Self {
+        let others = |name: &str| -> Vec<&str> {
+            names.iter().copied().filter(|other| *other != name).collect()
+        };
+        let rigs = names.iter().map(|name| Rig::in_region(name, &others(name), limits.clone()));
+        Self {
+            names: names.to_vec(),
+            rigs: rigs.collect(),
+            up: BTreeSet::new(),
+            on_the_way: VecDeque::new(),
+            crossed: BTreeMap::new(),
+        }
+    }
+
+    fn connect(&mut self, a: usize, b: usize) {
+        for (from, to) in [(a, b), (b, a)] {
+            self.up.insert((from, to));
+        }
+        for (from, to) in [(a, b), (b, a)] {
+            self.rigs[to].hear(self.names[from], ToShard::Up);
+        }
+        self.settle();
+    }
+
+    fn cut(&mut self, a: usize, b: usize) {
+        self.settle();
+        for (from, to) in [(a, b), (b, a)] {
+            self.up.remove(&(from, to));
+            self.rigs[to].hear(self.names[from], ToShard::Down);
+        }
+    }
+
+    /// Everything is said and heard, and what takes time happens.
+    fn settle(&mut self) {
+        for _ in 0..200 {
+            for rig in &mut self.rigs {
+                rig.pass(Duration::from_millis(20));
+            }
+            if !self.carry() {
+                return;
+            }
+        }
+        panic!("the regions do not fall silent");
+    }
+
+    fn carry(&mut self) -> bool {
+        for from in 0..self.rigs.len() {
+            for (to, message) in std::mem::take(&mut self.rigs[from].said) {
+                for other in 0..self.rigs.len() {
+                    let meant = to.as_ref().is_none_or(|name| name.as_str() == self.names[other]);
+                    if meant && other != from && self.up.contains(&(from, other)) {
+                        self.on_the_way.push_back((from, other, message.clone()));
+                    }
+                }
+            }
+        }
+        let moved = !self.on_the_way.is_empty();
+        while let Some((from, to, message)) = self.on_the_way.pop_front() {
+            self.deliver(from, to, message);
+        }
+        moved
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, message: FromShard) {
+        let name = self.names[from];
+        let lane = Lane::Live;
+        let message = match message {
+            FromShard::Vector(vector) => {
+                // `to` is told what `from` holds, and gives what it lacks.
+                for (log, mark) in vector {
+                    let message = ToShard::Holds { log, sequence: mark.sequence };
+                    self.rigs[to].hear(name, message);
+                }
+                self.rigs[to].said.extend(Vec::new());
+                return self.catch_up(to, from);
+            }
+            FromShard::Published { log, first, entries }
+            | FromShard::Entries { log, first, entries, .. } => {
+                for entry in entries.iter() {
+                    *self.crossed.entry((to, entry.hash())).or_default() += 1;
+                }
+                let (entries, credit) = (entries.to_vec(), 1);
+                ToShard::Take { lane, log, first, entries, credit }
+            }
+            FromShard::Held { log, mark } => ToShard::Holds { log, sequence: mark.sequence },
+            FromShard::Trimmed { log, to, .. } => ToShard::Skip { log, to },
+            FromShard::Sync { document, data } => ToShard::Sync { document, data },
+            FromShard::Repaired { document } => ToShard::Repaired { document },
+            FromShard::Unavailable { document } => ToShard::Unavailable { document },
+            FromShard::Presence { document, presence } => ToShard::Presence { document, presence },
+            FromShard::Heads { document, heads } => ToShard::Heads { document, heads },
+            FromShard::Interest { document, open } => ToShard::Interest { document, open },
+            FromShard::Subscribe { add, remove } => ToShard::Subscribe { add, remove },
+            FromShard::Taken { .. }
+            | FromShard::Diverged { .. }
+            | FromShard::Root { .. }
+            | FromShard::Symbols { .. } => return,
+        };
+        self.rigs[to].hear(name, message);
+    }
+
+    /// Reads what `giver` has written and `taker` lacks.
+    fn catch_up(&mut self, giver: usize, taker: usize) {
+        let held: BTreeMap<LogId, mesh::Mark> = logs(&self.rigs[taker]);
+        for (log, mark) in logs(&self.rigs[giver]) {
+            let has = held.get(&log).copied().unwrap_or_default();
+            if has.sequence < mark.sequence && log.origin.region.as_str() == self.names[giver] {
+                let message = ToShard::Read {
+                    lane: Lane::Bulk,
+                    log,
+                    from: has.sequence + 1,
+                    bytes_max: 1 << 30,
+                    digest: Some(has.digest),
+                };
+                self.rigs[giver].hear(self.names[taker], message);
+            }
+        }
+    }
+
+    /// What the audit does: finds the documents that differ, and has them repaired.
+    fn audit(&mut self, a: usize, b: usize) -> usize {
+        let mut decoder = Decoder::new();
+        let ask = |rig: &mut Rig, name| {
+            rig.said.clear();
+            rig.hear(name, ToShard::Symbols { round: 1, from: 0, to: 512 });
+            let symbols = rig.said.iter().find_map(|(_, message)| match message {
+                FromShard::Symbols { symbols, .. } => Some(symbols.clone()),
+                _ => None,
+            });
+            symbols.unwrap()
+        };
+        let (of_a, of_b) =
+            (ask(&mut self.rigs[a], self.names[b]), ask(&mut self.rigs[b], self.names[a]));
+        for (a, b) in of_a.iter().zip(of_b) {
+            decoder.push(a.minus(b));
+        }
+        assert!(decoder.is_complete());
+        let items: Vec<u64> = decoder.here().iter().chain(decoder.there()).copied().collect();
+        let differ = items.len();
+        self.rigs[a].hear(self.names[b], ToShard::RepairItems { items: items.clone() });
+        self.rigs[b].hear(self.names[a], ToShard::RepairItems { items });
+        self.settle();
+        differ
+    }
+
+    fn assert_same(&mut self) {
+        for at in 1..self.rigs.len() {
+            assert_eq!(self.audit(0, at), 0, "{} differs", self.names[at]);
+        }
+    }
+}
+
+fn logs(rig: &Rig) -> BTreeMap<LogId, mesh::Mark> {
+    let logs = tributary_node::mesh_rows::logs(&*rig.store).unwrap();
+    logs.into_iter().map(|(log, held)| (log, held.end)).collect()
+}
+
+#[test]
+fn a_change_reaches_a_client_of_another_region_and_crosses_once() {
+    let mut world = World::new(&["eu", "us", "asia"]);
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        world.connect(a, b);
+    }
+    let mut ann = Client::join(&mut world.rigs[0], "ann");
+    let mut bob = Client::join(&mut world.rigs[1], "bob");
+    for round in 0..10 {
+        ann.put("title", &format!("round {round}"));
+        ann.sync(&mut world.rigs[0]);
+        world.settle();
+    }
+    bob.sync(&mut world.rigs[1]);
+    world.settle();
+    assert_eq!(bob.heads(), ann.heads());
+    assert_eq!(world.crossed.len(), 20, "ten changes to two regions");
+    assert!(world.crossed.values().all(|times| *times == 1), "{:?}", world.crossed);
+    world.assert_same();
+}
+
+#[test]
+fn a_region_that_was_cut_off_gets_exactly_what_it_missed() {
+    let mut world = World::new(&["eu", "us"]);
+    world.connect(0, 1);
+    let mut ann = Client::join(&mut world.rigs[0], "ann");
+    let mut bob = Client::join(&mut world.rigs[1], "bob");
+    ann.put("title", "before");
+    ann.sync(&mut world.rigs[0]);
+    world.settle();
+    bob.sync(&mut world.rigs[1]);
+    world.cut(0, 1);
+    for round in 0..5 {
+        ann.put("ann", &format!("{round}"));
+        ann.sync(&mut world.rigs[0]);
+        bob.put("bob", &format!("{round}"));
+        bob.sync(&mut world.rigs[1]);
+    }
+    world.connect(0, 1);
+    ann.sync(&mut world.rigs[0]);
+    bob.sync(&mut world.rigs[1]);
+    world.settle();
+    assert_eq!(ann.heads(), bob.heads());
+    assert_eq!(world.crossed.len(), 11);
+    assert!(world.crossed.values().all(|times| *times == 1), "{:?}", world.crossed);
+    world.assert_same();
+}
+
+#[test]
+fn a_document_is_asked_of_the_other_regions_before_it_is_said_to_be_nowhere() {
+    let mut world = World::new(&["eu", "us"]);
+    let mut ann = Client::join(&mut world.rigs[0], "ann");
+    ann.put("title", "here");
+    ann.sync(&mut world.rigs[0]);
+    // The log does not bring it: it is as if it had been trimmed.
+    for (from, to) in [(0, 1), (1, 0)] {
+        world.up.insert((from, to));
+        world.rigs[to].hear(world.names[from], ToShard::Up);
+        world.rigs[to].said.clear();
+    }
+    let mut bob = Client::join(&mut world.rigs[1], "bob");
+    bob.say(&mut world.rigs[1]);
+    world.settle();
+    let others = bob.read(&mut world.rigs[1]);
+    assert!(others.is_empty(), "{others:?}");
+    bob.sync(&mut world.rigs[1]);
+    assert_eq!(bob.heads(), ann.heads());
+}
+
+#[test]
+fn a_document_that_no_region_has_is_said_to_be_nowhere_as_soon_as_all_have_answered() {
+    let mut world = World::new(&["eu", "us", "asia"]);
+    world.connect(0, 1);
+    world.connect(1, 2);
+    let mut bob = Client::join(&mut world.rigs[1], "bob");
+    bob.say(&mut world.rigs[1]);
+    world.settle();
+    let others = bob.read(&mut world.rigs[1]);
+    assert!(matches!(others.as_slice(), [Message::DocUnavailable { .. }]), "{others:?}");
+}
+
+#[test]
+fn a_region_that_does_not_answer_delays_that_by_the_deadline_only() {
+    let mut world = World::new(&["eu", "us"]);
+    world.connect(0, 1);
+    let mut bob = Client::join(&mut world.rigs[1], "bob");
+    bob.say(&mut world.rigs[1]);
+    world.rigs[1].pass(Duration::from_secs(2));
+    assert!(bob.read(&mut world.rigs[1]).is_empty());
+    world.rigs[1].pass(Duration::from_secs(2));
+    let others = bob.read(&mut world.rigs[1]);
+    assert!(matches!(others.as_slice(), [Message::DocUnavailable { .. }]), "{others:?}");
+}
+
+#[test]
+fn presence_crosses_only_to_where_somebody_has_the_document_open() {
+    let mut world = World::new(&["eu", "us"]);
+    world.connect(0, 1);
+    let mut ann = Client::join(&mut world.rigs[0], "ann");
+    ann.put("title", "here");
+    ann.sync(&mut world.rigs[0]);
+    world.settle();
+    world.rigs[0].presence(&ann, 1, b"hello");
+    let said = world.rigs[0].said.iter();
+    let crossed = said.filter(|(_, message)| matches!(message, FromShard::Presence { .. }));
+    assert_eq!(crossed.count(), 0);
+    let mut bob = Client::join(&mut world.rigs[1], "bob");
+    bob.sync(&mut world.rigs[1]);
+    world.settle();
+    for count in 2..5 {
+        world.rigs[0].presence(&ann, count, b"hello");
+    }
+    world.settle();
+    let heard: Vec<u64> = (bob.read(&mut world.rigs[1]).iter())
+        .filter_map(|message| match message {
+            Message::Ephemeral { count, sender, .. } if sender.as_str() == "ann" => Some(*count),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(heard, [2, 3, 4]);
+}
+
+#[test]
+fn a_change_whose_dependency_comes_by_another_way_waits_for_it_durably() {
+    let mut world = World::new(&["eu", "us", "asia"]);
+    world.connect(0, 1);
+    world.connect(1, 2);
+    // Ann's change reaches us but not asia; bob builds on it, and his reaches asia first.
+    let mut ann = Client::join(&mut world.rigs[0], "ann");
+    ann.put("title", "ann's");
+    ann.sync(&mut world.rigs[0]);
+    world.settle();
+    let mut bob = Client::join(&mut world.rigs[1], "bob");
+    bob.sync(&mut world.rigs[1]);
+    bob.put("title", "bob's");
+    bob.sync(&mut world.rigs[1]);
+    world.settle();
+    world.rigs[2].restart();
+    world.up.clear();
+    world.connect(0, 2);
+    let mut cas = Client::join(&mut world.rigs[2], "cas");
+    cas.sync(&mut world.rigs[2]);
+    assert_eq!(cas.heads(), bob.heads());
+}
+
+/// One actor that wrote two histories, in two regions that did not hear of each other.
+fn forked() -> (AutoCommit, AutoCommit) {
+    let mut base = AutoCommit::new().with_actor(ActorId::from(b"eve"));
+    base.put(ROOT, "title", "common").unwrap();
+    base.commit();
+    let mut other = base.fork().with_actor(ActorId::from(b"eve"));
+    for round in 0..3 {
+        base.put(ROOT, "here", round).unwrap();
+        base.commit();
+        other.put(ROOT, "there", round).unwrap();
+        other.commit();
+    }
+    (base, other)
+}
+
+fn changes_of(doc: &mut AutoCommit) -> Vec<Vec<u8>> {
+    doc.get_changes(&[]).iter().map(|change| change.raw_bytes().to_vec()).collect()
+}
+
+#[test]
+fn one_actor_with_two_histories_ends_with_the_same_documents_everywhere_in_any_order() {
+    let orders = [[(0, 1), (1, 2), (0, 2)], [(0, 2), (1, 2), (0, 1)], [(1, 2), (0, 1), (0, 2)]];
+    let compacted = Limits { compact_tail_bytes: 100, retain_bytes: 0, ..Limits::default() };
+    let mut ends = BTreeSet::new();
+    let (mut here, mut there) = forked();
+    for order in orders {
+        for limits in [&Limits::default(), &compacted] {
+            let mut world = World::with(&["eu", "us", "asia"], limits);
+            for (at, doc) in [(0, &mut here), (1, &mut there)] {
+                let client = Client::join(&mut world.rigs[at], "eve");
+                let changes = changes_of(doc);
+                let changes: Vec<&[u8]> = changes.iter().map(Vec::as_slice).collect();
+                world.rigs[at].upload(&client, &changes);
+                // Long enough for the one limit to have it in a snapshot.
+                world.rigs[at].pass(Duration::from_secs(5));
+            }
+            for (a, b) in order {
+                world.connect(a, b);
+                for rig in &mut world.rigs {
+                    rig.pass(Duration::from_secs(5));
+                }
+                world.settle();
+            }
+            for (a, b) in [(0, 1), (1, 2), (0, 2), (0, 1)] {
+                world.audit(a, b);
+            }
+            world.assert_same();
+            let mut readers: Vec<Client> =
+                world.rigs.iter_mut().map(|rig| Client::join(rig, "reader")).collect();
+            for (reader, rig) in readers.iter_mut().zip(&mut world.rigs) {
+                reader.sync(rig);
+                assert_eq!(rig.copies.len(), 1, "the losing branch is kept as a copy");
+                ends.insert((reader.heads(), rig.copies.iter().next().cloned()));
+            }
+        }
+    }
+    assert_eq!(ends.len(), 1, "{ends:?}");
+    let heads = ends.first().unwrap().0.clone();
+    let second = |doc: &mut AutoCommit| doc.get_changes(&[])[1].hash();
+    let (a, b) = (second(&mut here), second(&mut there));
+    let (winner, loser) = if a < b { (&mut here, b) } else { (&mut there, a) };
+    let expected = winner.get_heads().iter().map(|hash| model::ChangeHash(hash.0)).collect();
+    assert_eq!(heads, expected, "the smaller hash wins");
+    let copy = copy_id(&document(), &model::ChangeHash(loser.0));
+    assert_eq!(ends.first().unwrap().1, Some(copy));
+}
+
+#[test]
+fn a_change_that_fails_verification_in_one_region_is_served_in_none() {
+    let mut world = World::new(&["eu", "us"]);
+    world.connect(0, 1);
+    let mut ann = Client::join(&mut world.rigs[0], "ann");
+    ann.put("title", "good");
+    ann.sync(&mut world.rigs[0]);
+    let good = ann.heads();
+    ann.put("title", "bad");
+    ann.sync(&mut world.rigs[0]);
+    let blamed = ann.heads().as_slice()[0];
+    world.rigs[1].blame = Some(blamed);
+    world.settle();
+    for rig in &mut world.rigs {
+        rig.pass(Duration::from_secs(5));
+    }
+    world.settle();
+    for (at, name) in [(0, "r1"), (1, "r2")] {
+        let mut reader = Client::join(&mut world.rigs[at], name);
+        reader.sync(&mut world.rigs[at]);
+        assert_eq!(reader.heads(), good, "region {at}");
+        let died = world.rigs[at].reports.iter();
+        assert!(died.into_iter().any(|it| matches!(it, Report::Died { .. })));
+    }
+    world.assert_same();
+}
+
+#[test]
+fn a_new_region_gets_everything_by_audit_and_repair() {
+    let mut world = World::with(
+        &["eu", "us"],
+        &Limits { compact_tail_bytes: 500, retain_bytes: 0, ..Limits::default() },
+    );
+    let mut ann = Client::join(&mut world.rigs[0], "ann");
+    for round in 0..30 {
+        ann.put("title", &format!("{round}"));
+        ann.sync(&mut world.rigs[0]);
+    }
+    world.rigs[0].pass(Duration::from_secs(10));
+    for (from, to) in [(0, 1), (1, 0)] {
+        world.up.insert((from, to));
+        world.rigs[to].hear(world.names[from], ToShard::Up);
+        world.rigs[to].said.clear();
+    }
+    assert_eq!(world.audit(0, 1), 1);
+    world.assert_same();
+    let mut bob = Client::join(&mut world.rigs[1], "bob");
+    bob.sync(&mut world.rigs[1]);
+    assert_eq!(bob.heads(), ann.heads());
+}
+
+#[test]
+fn a_region_restored_from_an_old_backup_gets_back_what_the_others_have() {
+    let mut world = World::new(&["eu", "us"]);
+    world.connect(0, 1);
+    let mut ann = Client::join(&mut world.rigs[0], "ann");
+    ann.put("title", "before");
+    ann.sync(&mut world.rigs[0]);
+    world.settle();
+    let backup = world.rigs[0].backup();
+    ann.put("title", "after");
+    ann.sync(&mut world.rigs[0]);
+    world.settle();
+    world.cut(0, 1);
+    world.rigs[0].restore(&backup);
+    let mut cas = Client::join(&mut world.rigs[0], "cas");
+    cas.sync(&mut world.rigs[0]);
+    cas.put("cas", "new, in the restored region");
+    cas.sync(&mut world.rigs[0]);
+    world.connect(0, 1);
+    world.audit(0, 1);
+    world.assert_same();
+    cas.sync(&mut world.rigs[0]);
+    let mut bob = Client::join(&mut world.rigs[1], "bob");
+    bob.sync(&mut world.rigs[1]);
+    assert_eq!(bob.heads(), cas.heads());
+    assert!(bob.heads().as_slice().len() == 2, "both branches are there");
+}
+
+#[test]
+fn entries_are_let_go_when_every_region_holds_them() {
+    let mut world = World::new(&["eu", "us"]);
+    world.connect(0, 1);
+    let mut ann = Client::join(&mut world.rigs[0], "ann");
+    for round in 0..50 {
+        ann.put("title", &format!("{round}"));
+        ann.sync(&mut world.rigs[0]);
+    }
+    world.settle();
+    world.rigs[0].pass(Duration::from_secs(3));
+    world.settle();
+    let held = tributary_node::mesh_rows::logs(&*world.rigs[0].store).unwrap();
+    let (_, held) = held.iter().find(|(_, held)| held.end.sequence == 50).unwrap();
+    assert_eq!(held.start, held.end);
+}
