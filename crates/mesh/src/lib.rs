@@ -8,6 +8,7 @@
 //!
 //! A link knows no documents: shards hold them, and [`exchange`] is all that the two say to each other.
 
+pub mod audit;
 pub mod exchange;
 pub mod origin;
 pub mod sketch;
