@@ -416,8 +416,13 @@ impl History {
     ///
     /// A dead change keeps its actor's slot: returns who has it now and must give way, because its
     /// hash is larger. (Whether the smaller one is alive does not matter: else two slots could depend
-    /// on each other in a circle.)
-    pub fn bury(&mut self, change: &Change, why: Refusal) -> Option<Position> {
+    /// on each other in a circle.) `each` hears what became of changes that waited for it.
+    pub fn bury(
+        &mut self,
+        change: &Change,
+        why: Refusal,
+        each: &mut dyn FnMut(&Change, Offer),
+    ) -> Option<Position> {
         let hash = change.hash();
         self.pending.remove(&hash);
         self.dead.hashes.insert(hash);
@@ -428,7 +433,7 @@ impl History {
         self.refused
             .by_hash
             .insert(hash, RefusedChange { deps: change.deps().to_vec(), why, dead: true });
-        self.retry(hash, &mut |_, _| {});
+        self.retry(hash, each);
         let occupant = self.graph.slot(change.actor(), change.seq())?;
         (self.graph.hash(occupant) > hash).then_some(occupant)
     }

@@ -34,6 +34,9 @@ pub(crate) struct Asking {
 pub(crate) struct Abroad {
     /// Changes that other regions gave us and that are not in the log yet; whether they have a row.
     pub(crate) waiting: BTreeMap<ChangeHash, bool>,
+    /// Those of them that wait for a burial. Their rows may be behind that of the burial, so these are
+    /// not read from the store when it is done.
+    again: Vec<Change>,
     /// Positions, not on their way to the store yet, of changes that came from other regions: they
     /// have their place in an origin log already.
     pub(crate) foreign: BTreeSet<u32>,
@@ -55,7 +58,11 @@ impl Document {
     }
 
     fn take_abroad(&mut self, ctx: &mut Context, change: &Change) {
-        if self.upkeep.is_burying() || !self.has_directory(ctx) {
+        if self.upkeep.is_burying() {
+            self.abroad.again.push(change.clone());
+            return self.keep_waiting(ctx, change);
+        }
+        if !self.has_directory(ctx) {
             return self.keep_waiting(ctx, change);
         }
         let mut outcomes = Vec::new();
@@ -100,6 +107,7 @@ impl Document {
                 let loser = self.history.graph().hash(*position);
                 let node = self.history.graph().node(*position);
                 let (actor, seq) = (node.actor.to_string(), change.seq());
+                self.abroad.again.push(change.clone());
                 self.keep_waiting(ctx, change);
                 let why = Refusal::Forked { hash: loser, actor, seq };
                 self.abroad.condemned.insert(loser, why);
@@ -138,7 +146,12 @@ impl Document {
         let death = death_of(why);
         let reason = why.to_string();
         ctx.write(rows::put_dead(&self.id, &hash, death, &reason, Some(change)));
-        if let Some(occupant) = self.history.bury(change, why.clone()) {
+        // Those that waited for it are dead with it.
+        let mut heirs = Vec::new();
+        let occupant = self.history.bury(change, why.clone(), &mut |change, offer| {
+            heirs.push((change.clone(), offer));
+        });
+        if let Some(occupant) = occupant {
             let loser = self.history.graph().hash(occupant);
             let (actor, seq) = (change.actor().to_string(), change.seq());
             self.abroad.condemned.insert(loser, Refusal::Forked { hash: loser, actor, seq });
@@ -159,6 +172,12 @@ impl Document {
             descendants: 0,
             reason,
         });
+        for (heir, offer) in heirs {
+            if let Offer::Refused(why) = offer {
+                let tell = !self.abroad.waiting.contains_key(&heir.hash());
+                self.set_aside(ctx, &heir, &why, tell);
+            }
+        }
     }
 
     /// Another region has found that a change does not fit.
@@ -179,6 +198,9 @@ impl Document {
     pub(crate) fn offer_waiting(&mut self, ctx: &mut Context) {
         if self.upkeep.is_burying() {
             return;
+        }
+        for change in std::mem::take(&mut self.abroad.again) {
+            self.take_abroad(ctx, &change);
         }
         match mesh_rows::waiting(&*ctx.store, &self.id) {
             Ok(changes) => {

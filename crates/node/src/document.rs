@@ -136,7 +136,7 @@ impl Document {
             self.abroad.copy_due |= dead.death == Death::LostItsSlot && ctx.mesh.is_some();
             match &dead.change {
                 Some(change) => {
-                    self.history.bury(change, refusal_of(&dead, change));
+                    self.history.bury(change, refusal_of(&dead, change), &mut |_, _| {});
                 }
                 None => {
                     self.history.doom(dead.hash, dead.reason);
