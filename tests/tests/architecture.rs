@@ -11,13 +11,14 @@ type Table = BTreeMap<String, BTreeSet<String>>;
 
 /// Crates that one part of the workspace keeps from all others: `(crate, who may use it)`.
 ///
-/// The load generator is a program of its own that drives several servers; nothing depends on it.
+/// The load generator is a program of its own that drives several servers, and the network between
+/// processes is another; nothing of the server depends on them.
 const KEPT: [(&str, &[&str]); 8] = [
     ("minicbor", &["tributary-wire"]),
     ("sled", &["tributary-store-sled"]),
     ("rusqlite", &["tributary-store-sqlite"]),
-    ("tokio", &["tributary", "tributary-load"]),
-    ("axum", &["tributary", "tributary-load"]),
+    ("tokio", &["tributary", "tributary-load", "tributary-wan"]),
+    ("axum", &["tributary", "tributary-load", "tributary-wan"]),
     ("hyper", &["tributary", "tributary-load"]),
     ("tracing", &["tributary"]),
     ("figment", &["tributary"]),
@@ -35,7 +36,7 @@ const ABSENT: [&str; 8] = [
     "rand::",
     "RandomState",
 ];
-const SANS_IO: [&str; 5] = ["model", "wire", "history", "sync", "node"];
+const SANS_IO: [&str; 6] = ["model", "wire", "history", "sync", "mesh", "node"];
 
 /// Every package of the workspace, and what `wanted` finds among its normal dependencies.
 fn dependencies(mut wanted: impl FnMut(&Value) -> bool) -> Table {
