@@ -18,8 +18,9 @@ use crate::rows::{self, Death};
 use crate::{CloseReason, Effect, Now, Report, SessionId, mesh_rows};
 
 /// What a message of a repair starts with.
-const SYNC: u8 = 0;
+pub(crate) const SYNC: u8 = 0;
 const DEAD: u8 = 1;
+const GREETING: u8 = 2;
 
 /// A document that clients wait for, because another region may have it.
 #[derive(Debug)]
@@ -219,12 +220,14 @@ impl Document {
             return;
         }
         self.touched = now.running;
-        let mut peer = Peer::default();
+        let mut peer = Peer::of_region();
+        peer.began = true;
         let greeting = peer.standing.greet(&self.history);
         peer.leaves_at = Some(now.running + ctx.limits.repair_within);
         self.peers.insert(session, peer);
         self.send_dead(ctx, session);
-        self.send(ctx, session, greeting);
+        let payload = greeting.reply.encode([].into_iter());
+        self.send_abroad(ctx, session, GREETING, &payload);
     }
 
     /// A message of a repair.
@@ -236,15 +239,32 @@ impl Document {
         now: Now,
     ) -> Result<(), Malformed> {
         let (kind, rest) = data.split_first().ok_or(Malformed)?;
-        match *kind {
-            SYNC => {
-                let new = !self.peers.contains_key(&session);
-                let peer = self.peers.entry(session).or_default();
+        let kind = *kind;
+        match kind {
+            SYNC | GREETING => {
+                let late = kind == SYNC && !self.peers.contains_key(&session);
+                let new = kind == GREETING;
+                if new {
+                    self.peers.remove(&session);
+                }
+                let peer = self.peers.entry(session).or_insert_with(Peer::of_region);
                 peer.leaves_at = Some(now.running + ctx.limits.repair_within);
+                // The last words of a repair that is over here: they are answered only if they say
+                // something else than what we hold.
+                peer.quiet = late;
                 if new {
                     self.send_dead(ctx, session);
                 }
                 self.receive(ctx, session, rest.to_vec(), now);
+                if let Some(peer) = self.peers.get_mut(&session)
+                    && std::mem::take(&mut peer.quiet)
+                {
+                    if peer.standing.their_heads() == Some(self.history.graph().heads()) {
+                        self.peers.remove(&session);
+                    } else {
+                        self.speak(ctx, session, now);
+                    }
+                }
                 self.conclude(ctx, session);
             }
             DEAD => {
@@ -272,30 +292,27 @@ impl Document {
         Ok(())
     }
 
-    /// The other region sees nothing left to repair.
-    pub(crate) fn repaired(&mut self, ctx: &mut Context, session: SessionId, now: Now) {
-        let Some(peer) = self.peers.get(&session) else { return };
-        if peer.standing.is_level(&self.history) || peer.greeted_again {
+    /// The other region, which began it, sees nothing left to repair.
+    pub(crate) fn repaired(&mut self, session: SessionId) {
+        let level = |peer: &Peer| peer.standing.is_level(&self.history);
+        if self.peers.get(&session).is_some_and(level) {
             self.peers.remove(&session);
-        } else {
-            self.peers.remove(&session);
-            self.repair_with(ctx, session, now);
-            if let Some(peer) = self.peers.get_mut(&session) {
-                peer.greeted_again = true;
-            }
         }
     }
 
-    /// Ends a repair when both sides hold the same.
+    /// Ends a repair when both sides hold the same and have said so.
     pub(crate) fn conclude(&mut self, ctx: &mut Context, session: SessionId) {
         let Some(peer) = self.peers.get(&session) else { return };
         let same = peer.standing.their_heads() == Some(self.history.heads())
-            && peer.standing.is_level(&self.history)
+            && peer.standing.has_told(self.history.heads())
             && !peer.is_waiting()
             && self.history.durable() == self.history.len();
         if same && ctx.is_region(session) {
+            let began = peer.began;
             self.peers.remove(&session);
-            ctx.tell_region(session, FromShard::Repaired { document: self.id.clone() });
+            if began {
+                ctx.tell_region(session, FromShard::Repaired { document: self.id.clone() });
+            }
         }
     }
 
@@ -323,13 +340,16 @@ impl Document {
     }
 
     /// Sends a sync message to another region.
-    pub(crate) fn send_abroad(&self, ctx: &mut Context, session: SessionId, payload: &[u8]) {
+    pub(crate) fn send_abroad(
+        &self,
+        ctx: &mut Context,
+        session: SessionId,
+        kind: u8,
+        payload: &[u8],
+    ) {
         let mut data = Vec::with_capacity(payload.len() + 1);
-        data.push(SYNC);
+        data.push(kind);
         data.extend_from_slice(payload);
-        if let Some(known) = ctx.sessions.get_mut(&session) {
-            known.in_flight += 0;
-        }
         ctx.tell_region(session, FromShard::Sync { document: self.id.clone(), data });
     }
 

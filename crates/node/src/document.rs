@@ -16,7 +16,7 @@ use store::Write;
 use sync::{Answer, Changes, Message, Standing, Urgency};
 use wire::Tail;
 
-use crate::abroad::{Abroad, refusal_of};
+use crate::abroad::{Abroad, SYNC, refusal_of};
 use crate::context::Context;
 use crate::rows::{self, Death, LoadError, Meta, RowError};
 use crate::upkeep::Upkeep;
@@ -73,11 +73,17 @@ pub(crate) struct Peer {
     gossip_due: BTreeSet<StorageId>,
     /// For a region under repair: it has until then to go on.
     pub(crate) leaves_at: Option<Duration>,
-    /// For a region: it was not level when the other side was, and has been greeted a second time.
-    pub(crate) greeted_again: bool,
+    /// For a region: we spoke first.
+    pub(crate) began: bool,
+    /// For a region: nothing is said to it while this message is taken in.
+    pub(crate) quiet: bool,
 }
 
 impl Peer {
+    pub(crate) fn of_region() -> Self {
+        Self { standing: Standing::of_region(), ..Self::default() }
+    }
+
     /// Whether something of this peer waits for the archive.
     pub(crate) fn is_waiting(&self) -> bool {
         self.blocked.is_some() || !self.waiting.is_empty() || self.held.is_some()
@@ -123,8 +129,8 @@ impl Document {
         if self.awake {
             return Ok(());
         }
-        if ctx.mesh.is_some() {
-            self.abroad.item = crate::mesh_rows::item(&*ctx.store, &self.id)?;
+        if let Some(mesh) = &ctx.mesh {
+            self.abroad.item = mesh.item(&*ctx.store, &self.id)?;
         }
         if let Some(loaded) = rows::load(&*ctx.store, &self.id)? {
             self.history = loaded.history;
@@ -284,6 +290,7 @@ impl Document {
             // What is blocked may still change what there is to say.
             && peer.blocked.is_none()
             && peer.held.is_none()
+            && !peer.quiet
             && self.awake
             // Who waits for a document of another region is answered when that has spoken.
             && (self.abroad.asking.is_none() || peer.leaves_at.is_some())
@@ -756,7 +763,7 @@ impl Document {
     pub(crate) fn send(&mut self, ctx: &mut Context, session: SessionId, answer: Answer) {
         if ctx.is_region(session) {
             return match self.payload(ctx, &answer) {
-                Ok(payload) => self.send_abroad(ctx, session, &payload),
+                Ok(payload) => self.send_abroad(ctx, session, SYNC, &payload),
                 Err(LoadError::Row(RowError::Missing(_))) if self.history.base() > 0 => {
                     self.expand_for(ctx, session, answer);
                 }
@@ -871,7 +878,7 @@ impl Document {
                     let chunks: Vec<&[u8]> = changes.iter().map(|change| change.bytes()).collect();
                     let payload = answer.reply.encode(chunks.into_iter());
                     if ctx.is_region(session) {
-                        self.send_abroad(ctx, session, &payload);
+                        self.send_abroad(ctx, session, SYNC, &payload);
                     } else {
                         let tail = Tail::sync(&self.id, &payload);
                         let frame = tail.frame(&ctx.me.peer, &target);

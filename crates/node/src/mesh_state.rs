@@ -84,7 +84,7 @@ pub(crate) struct Staged {
     published: Vec<(LogId, u64, Arc<[Entry]>)>,
     marks: BTreeMap<LogId, Held>,
     pub(crate) taken: Vec<(RegionName, Lane, usize)>,
-    items: Vec<(Option<u64>, Option<u64>)>,
+    items: Vec<(DocumentId, Option<Item>, Item)>,
 }
 
 impl Mesh {
@@ -277,7 +277,21 @@ impl Mesh {
     /// What the audit compares of a document has changed.
     pub(crate) fn put_item(&mut self, id: &DocumentId, old: Option<Item>, new: Item) {
         self.staged.writes.push(mesh_rows::put_item(id, new));
-        self.staged.items.push((old.map(|item| item.item), Some(new.item)));
+        self.staged.items.push((id.clone(), old, new));
+    }
+
+    /// The item of a document, as it is or is about to be in the store.
+    pub(crate) fn item(
+        &self,
+        store: &dyn Store,
+        id: &DocumentId,
+    ) -> Result<Option<Item>, LoadError> {
+        let on_their_way = std::iter::once(&self.staged).chain(self.batches.values().rev());
+        let mut items = on_their_way.flat_map(|staged| staged.items.iter().rev());
+        match items.find(|(document, _, _)| document == id) {
+            Some((_, _, item)) => Ok(Some(*item)),
+            None => mesh_rows::item(store, id),
+        }
     }
 
     /// Whether there is anything to write.
@@ -299,13 +313,11 @@ impl Mesh {
     /// A batch is durable: this is said of it.
     pub(crate) fn committed(&mut self, batch: BatchId, effects: &mut impl Extend<Effect>) {
         let Some(staged) = self.batches.remove(&batch) else { return };
-        for (old, new) in staged.items {
+        for (_, old, new) in staged.items {
             if let Some(old) = old {
-                self.sketch.remove(old);
+                self.sketch.remove(old.item);
             }
-            if let Some(new) = new {
-                self.sketch.add(new);
-            }
+            self.sketch.add(new.item);
         }
         for (log, first, entries) in staged.published {
             let message = FromShard::Published { log, first, entries };

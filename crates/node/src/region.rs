@@ -84,8 +84,8 @@ impl Shard {
                 });
             }
             ToShard::Repaired { document } => {
-                self.with(now, &document, |shard, document| {
-                    document.repaired(&mut shard.ctx, session, now);
+                self.with(now, &document, |_, document| {
+                    document.repaired(session);
                 });
             }
             ToShard::Unavailable { document } => {

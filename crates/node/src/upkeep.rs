@@ -93,6 +93,9 @@ impl Document {
         if !self.awake || !self.upkeep.is_idle() {
             return None;
         }
+        if self.abroad.copy_due {
+            return Some(self.touched);
+        }
         if self.upkeep.verified < self.history.len() {
             return Some((self.touched + limits.verify_after).max(self.upkeep.not_before));
         }
@@ -411,7 +414,9 @@ impl Document {
                 .iter()
                 .map(|row| rows::delete_log(&self.id, row.position))
                 .collect();
-        let mut dead: BTreeMap<ChangeHash, usize> = BTreeMap::new();
+        // Each dead change with the one that brought it down.
+        let mut dead: BTreeMap<ChangeHash, ChangeHash> = BTreeMap::new();
+        let mut reasons = BTreeMap::new();
         let mut living = Vec::with_capacity(changes.len());
         for change in changes {
             let hash = change.hash();
@@ -426,18 +431,22 @@ impl Document {
                 living.push(change);
                 continue;
             };
-            dead.insert(hash, 0);
             let (death, reason) = (death_of(&why), why.to_string());
+            let root = match &why {
+                Refusal::Descendant { on, .. } => dead.get(on).copied().unwrap_or(*on),
+                _ => {
+                    reasons.insert(hash, reason.clone());
+                    hash
+                }
+            };
+            dead.insert(hash, root);
             self.abroad.copy_due |= death == Death::LostItsSlot;
             writes.push(rows::put_dead(&self.id, &hash, death, &reason, Some(&change)));
-            if death != Death::Descendant {
-                ctx.report(Report::Died {
-                    document: self.id.clone(),
-                    change: hash,
-                    descendants: 0,
-                    reason,
-                });
-            }
+        }
+        for (change, reason) in reasons {
+            let descendants = dead.values().filter(|root| **root == change).count() - 1;
+            let document = self.id.clone();
+            ctx.report(Report::Died { document, change, descendants, reason });
         }
         ctx.counters.died += dead.len() as u64;
         if base == 0 && old.base > 0 {

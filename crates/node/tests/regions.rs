@@ -47,6 +47,7 @@ impl World {
     }
 
     fn connect(&mut self, a: usize, b: usize) {
+        self.carry();
         for (from, to) in [(a, b), (b, a)] {
             self.up.insert((from, to));
         }
@@ -90,6 +91,9 @@ impl World {
         }
         let moved = !self.on_the_way.is_empty();
         while let Some((from, to, message)) = self.on_the_way.pop_front() {
+            if std::env::var_os("CARRY").is_some() {
+                eprintln!("{from} → {to}: {message:?}");
+            }
             self.deliver(from, to, message);
         }
         moved
@@ -105,7 +109,6 @@ impl World {
                     let message = ToShard::Holds { log, sequence: mark.sequence };
                     self.rigs[to].hear(name, message);
                 }
-                self.rigs[to].said.extend(Vec::new());
                 return self.catch_up(to, from);
             }
             FromShard::Published { log, first, entries }

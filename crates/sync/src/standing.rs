@@ -116,6 +116,8 @@ pub struct Standing {
     /// The peer holds a second history under an actor of ours. A message with the first one in it
     /// would fail as a whole, so it is sent no changes.
     forked: bool,
+    /// The peer is another region: it decides between two histories as we do, and can be sent both.
+    region: bool,
     /// The peer did not keep what we sent, so no message may presume that it does.
     distrust: bool,
     /// The heads for which a reset was answered with all that the peer lacks.
@@ -123,6 +125,11 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// A standing with another region, of which nothing is known yet.
+    pub fn of_region() -> Self {
+        Self { region: true, ..Self::default() }
+    }
+
     /// Takes in a message. Its changes have been offered to the history before; `handed` are the
     /// positions of those that are in the log, whether they are new there or not.
     pub fn receive(&mut self, message: &Message, handed: &[Position], history: &History) {
@@ -139,7 +146,7 @@ impl Standing {
         };
         reopen |= went_back && !planted(Bug::NeverGoBack);
         reopen |= self.forked && !resolved.forked;
-        self.forked = resolved.forked;
+        self.forked = resolved.forked && !self.region;
         reopen |= self.starts_over(message) && !reset;
         if reopen {
             self.forget();
@@ -174,7 +181,7 @@ impl Standing {
         let resolved = history.resolve(heads);
         self.their_known = resolved.known;
         self.their_unknown = resolved.unknown;
-        self.forked = resolved.forked;
+        self.forked = resolved.forked && !self.region;
         self.forget();
         self.hold_until = 0;
         self.told = None;
@@ -209,6 +216,11 @@ impl Standing {
     /// The heads that the peer said last.
     pub fn their_heads(&self) -> Option<&Heads> {
         self.their_heads.as_ref()
+    }
+
+    /// Whether these were the heads that we said last.
+    pub fn has_told(&self, heads: &Heads) -> bool {
+        self.told.as_ref() == Some(heads)
     }
 
     /// Whether the peer will not apply changes.
