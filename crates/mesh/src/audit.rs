@@ -45,8 +45,9 @@ use crate::sketch::Symbol;
 use answerer::Answerer;
 use asker::Asker;
 
-/// About how many items of the answerer one page of a walk covers.
-const PAGE_ITEMS: u64 = 2_048;
+/// About how many items of a region one page of a walk covers. Much for one message, because a shard
+/// may have to read all its rows to answer for a range.
+const PAGE_ITEMS: u64 = 8_192;
 /// The most items of either side that are given to repair after one look; more wait for the next.
 const REPAIR_ITEMS_MAX: usize = 1_024;
 /// How often the same item is repaired before it is reported.
