@@ -32,6 +32,8 @@ pub(super) struct Asker {
     too_different: bool,
     /// Where the walk goes on.
     walk_from: u64,
+    /// Where the page before that began.
+    walk_before: u64,
     /// How many walks there have been since the sketch last sufficed.
     walks: u32,
 }
@@ -79,6 +81,7 @@ impl Asker {
             unequal_since: None,
             too_different: false,
             walk_from: 0,
+            walk_before: 0,
             walks: 0,
         }
     }
@@ -90,6 +93,8 @@ impl Asker {
     pub(super) fn down(&mut self) {
         self.phase = Phase::Off;
         self.unequal_since = None;
+        // What the last page found may not have reached the peer.
+        self.walk_from = self.walk_before;
     }
 
     pub(super) fn soon(&mut self, now: Duration) {
@@ -291,7 +296,7 @@ impl Asker {
     /// decides when to look again.
     fn settle(&mut self, now: Duration, differ: impl Iterator<Item = (u64, bool)>, out: &mut Out) {
         self.too_different = false;
-        self.walk_from = 0;
+        (self.walk_from, self.walk_before) = (0, 0);
         self.walks = 0;
         let fresh = |here| Suspect { here, since: now, repairs: 0, reported: false };
         let known = mem::take(&mut self.suspects);
@@ -447,11 +452,11 @@ impl Asker {
         self.hand_out(here, there, out);
         match to.checked_add(1) {
             Some(from) => {
-                self.walk_from = from;
+                self.walk_before = mem::replace(&mut self.walk_from, from);
                 self.page(now, width, out);
             }
             None => {
-                self.walk_from = 0;
+                (self.walk_from, self.walk_before) = (0, 0);
                 self.too_different = false;
                 self.walks = self.walks.saturating_add(1);
                 out.counts.walks += 1;

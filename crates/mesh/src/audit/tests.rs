@@ -214,9 +214,9 @@ fn a_walk_that_is_cut_off_goes_on_where_it_was() {
     for document in 0..40_000 {
         world.regions[1].set(document, 0);
     }
-    world.until(seconds(7));
+    world.until(Duration::from_millis(6_800));
     let walked = world.regions[1].repaired.len();
-    assert!(walked > 2_000 && walked < 38_000, "{walked} items");
+    assert!(walked > 2_000 && walked < 35_000, "{walked} items");
     world.cut = true;
     world.network.clear();
     world.regions.iter_mut().for_each(|region| region.audit.down());
@@ -234,7 +234,8 @@ fn a_walk_that_is_cut_off_goes_on_where_it_was() {
             _ => None,
         })
         .collect();
-    assert!(pages.is_sorted(), "it began anew");
+    let anew = pages.iter().filter(|from| **from == 0).count();
+    assert_eq!(anew, 1, "it began anew: {pages:?}");
     assert_eq!(world.regions[0].audit.counts().walks, 1);
 }
 
