@@ -16,6 +16,9 @@ use crate::session::Session;
 use crate::shard::Shard;
 use crate::{BatchId, Effect, Now, Report, SessionId, mesh_rows};
 
+/// For how many documents what the audit compares is made in one batch.
+const ITEMS_AT_ONCE: usize = 512;
+
 impl Shard {
     /// Every region is also a session of the shard, for repair.
     pub(crate) fn seat_regions(&mut self) {
@@ -150,11 +153,19 @@ impl Shard {
     }
 
     /// The mesh's part of a batch.
-    pub(crate) fn submit_mesh(&mut self, batch: BatchId, writes: &mut Vec<Write>) {
+    pub(crate) fn submit_mesh(&mut self, now: Now, batch: BatchId, writes: &mut Vec<Write>) {
         let Some(mesh) = &mut self.ctx.mesh else { return };
         let places = mesh.number();
         let salt = mesh.setup.salt;
-        for id in std::mem::take(&mut mesh.changed) {
+        // A node that has just got its first link makes items for all its documents: some at a time.
+        let mut room = ITEMS_AT_ONCE;
+        let (changed, later) = std::mem::take(&mut mesh.changed).into_iter().partition(|id| {
+            room = room.saturating_sub(1);
+            room > 0 || places.contains_key(id)
+        });
+        mesh.changed = later;
+        let changed: BTreeSet<DocumentId> = changed;
+        for id in changed {
             let document =
                 self.documents.entry(id).or_insert_with_key(|id| Document::new(id.clone()));
             if let Err(error) = document.wake(&mut self.ctx) {
@@ -168,6 +179,7 @@ impl Shard {
                 .unwrap_or_else(|| old.map_or((0, 0), |old| (old.epoch, old.sequence)));
             let new = mesh_rows::Item { item: document.make_item(salt), epoch, sequence };
             document.abroad.item = Some(new);
+            document.arm(&mut self.ctx, now);
             if let Some(mesh) = &mut self.ctx.mesh {
                 mesh.put_item(&document.id, old, new);
             }

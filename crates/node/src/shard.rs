@@ -169,7 +169,7 @@ impl Shard {
             ends.push((id, to));
         }
         let batch = self.ctx.next_batch();
-        self.submit_mesh(batch, &mut writes);
+        self.submit_mesh(now, batch, &mut writes);
         self.committing.insert(batch, ends);
         self.ctx.effects.push_back(Effect::Commit { batch, writes });
     }
