@@ -129,6 +129,16 @@ pub enum ToShard {
         /// The one after the last.
         to: usize,
     },
+    /// The items in a range. Answered by [`FromShard::Items`], not before this shard has room for
+    /// more repairs: that sets the pace at which two regions that differ much are walked through.
+    Items {
+        /// To tell answers apart.
+        round: u64,
+        /// The smallest item that is wanted.
+        from: u64,
+        /// The largest.
+        to: u64,
+    },
     /// Start to repair the documents that have these items, as far as they are of this shard. Told
     /// to every shard.
     RepairItems {
@@ -243,6 +253,13 @@ pub enum FromShard {
         documents: u64,
         /// The wrapping sum of their items.
         sum: u128,
+    },
+    /// To one: see [`ToShard::Items`].
+    Items {
+        /// Which question.
+        round: u64,
+        /// The items of this shard in the range, ascending.
+        items: Vec<u64>,
     },
     /// To one: see [`ToShard::Symbols`].
     Symbols {

@@ -465,6 +465,10 @@ impl Document {
         ctx.tell_all_regions(FromShard::Interest { document: self.id.clone(), open });
     }
 
+    pub(crate) fn is_under_repair(&self) -> bool {
+        self.peers.values().any(|peer| peer.leaves_at.is_some())
+    }
+
     pub(crate) fn has_clients(&self, ctx: &Context) -> bool {
         self.peers.keys().any(|session| !ctx.is_region(*session))
     }

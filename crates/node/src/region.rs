@@ -1,7 +1,6 @@
 //! What a shard does with what links say.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 
 use history::chunk::Change;
 use mesh::exchange::{FromShard, Presence, ToShard};
@@ -16,6 +15,8 @@ use crate::session::Session;
 use crate::shard::Shard;
 use crate::{BatchId, Effect, Now, Report, SessionId, mesh_rows};
 
+/// With more documents under repair than this, no more are looked for.
+const REPAIRS_MAX: usize = 256;
 /// For how many documents what the audit compares is made in one batch.
 const ITEMS_AT_ONCE: usize = 512;
 
@@ -76,6 +77,12 @@ impl Shard {
                 self.with(now, &document, |shard, document| {
                     document.repair_with(&mut shard.ctx, session, now);
                 });
+            }
+            ToShard::Items { round, from, to } => {
+                // A region has one question at a time; an older one is forgotten.
+                mesh.asked_items.retain(|(region, ..)| region != name);
+                mesh.asked_items.push((name.clone(), round, from..=to));
+                self.answer_items();
             }
             ToShard::RepairItems { items } => self.repair_items(now, session, &items),
             ToShard::Sync { document, data } => {
@@ -286,22 +293,34 @@ impl Shard {
     /// Opens every document here that has one of these items.
     fn repair_items(&mut self, now: Now, session: SessionId, items: &[u64]) {
         let Some(mesh) = &self.ctx.mesh else { return };
-        let (shard, shards) = (mesh.setup.shard, mesh.setup.shards);
-        let wanted: BTreeSet<u64> = items.iter().copied().collect();
-        let mut found = Vec::new();
-        let read = mesh_rows::items(&*self.ctx.store, &mut |document, item| {
-            if wanted.contains(&item.item) && document.shard(shards) == shard {
-                found.push(document);
-            }
-            ControlFlow::Continue(())
-        });
-        if let Err(error) = read {
-            return self.ctx.report(Report::MeshUnreadable { error });
-        }
+        let found: Vec<DocumentId> =
+            items.iter().filter_map(|item| mesh.items.get(item)).cloned().collect();
         for document in found {
             self.with(now, &document, |shard, document| {
                 document.repair_with(&mut shard.ctx, session, now);
             });
+        }
+    }
+
+    /// Answers questions for items, as long as there is room for the repairs that will follow.
+    pub(crate) fn answer_items(&mut self) {
+        let Some(mesh) = &mut self.ctx.mesh else { return };
+        if mesh.asked_items.is_empty() {
+            return;
+        }
+        let repairs = self.documents.values().filter(|document| document.is_under_repair());
+        if repairs.count() > REPAIRS_MAX {
+            return;
+        }
+        for (region, round, range) in std::mem::take(&mut mesh.asked_items) {
+            let message = match range.is_empty() {
+                true => FromShard::Items { round, items: Vec::new() },
+                false => {
+                    let items = mesh.items.range(range).map(|(item, _)| *item).collect();
+                    FromShard::Items { round, items }
+                }
+            };
+            self.ctx.effects.push_back(Effect::Region { to: Some(region), message });
         }
     }
 

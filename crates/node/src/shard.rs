@@ -190,6 +190,7 @@ impl Shard {
             self.memory_checked = now.running;
             self.save_memory(now);
             self.trim_logs();
+            self.answer_items();
         }
     }
 

@@ -131,6 +131,7 @@ impl World {
             FromShard::Taken { .. }
             | FromShard::Diverged { .. }
             | FromShard::Root { .. }
+            | FromShard::Items { .. }
             | FromShard::Symbols { .. } => return,
         };
         self.rigs[to].hear(name, message);
