@@ -9,7 +9,11 @@
 //! A link knows no documents: shards hold them, and [`exchange`] is all that the two say to each other.
 
 pub mod audit;
+pub mod codec;
 pub mod exchange;
+pub mod frame;
+pub mod handshake;
+pub mod link;
 pub mod origin;
 pub mod sketch;
 

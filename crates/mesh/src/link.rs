@@ -1,0 +1,674 @@
+//! The link to one other region, as a value: frames and shard messages in, frames and shard messages
+//! out, no socket and no clock.
+//!
+//! A link has up to two sockets, one for each [`Lane`]; it is up when the live one is and both sides
+//! have told each other their vectors. The steps of its life:
+//!
+//! ```text
+//! Down ──live socket──► Asking ──all shards' vectors──► Told ──the peer's vector──► Running
+//!   ▲                                                                                   │
+//!   └──────────────────────────── the live socket is gone ──────────────────────────────┘
+//! ```
+//!
+//! What is sent is made when there is room for it, never queued when there is news: a log of which the
+//! peer lacks entries is *behind*, and read when the lane has credit and its socket has room (see
+//! `sending`). What is received goes to the shards, and its credit is given back when it is durable
+//! there (see `receiving`). Logs of third regions are fetched from the peer while we do not reach those
+//! regions ourselves (see `relaying`).
+//!
+//! Whatever a peer does that no honest one would closes the socket with a [`CloseReason`] that says
+//! what.
+
+mod lanes;
+mod receiving;
+mod relaying;
+mod sending;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use model::{DocumentId, RegionName};
+
+use crate::audit::{self, Audit};
+use crate::exchange::{FromShard, Lane, ToShard};
+use crate::frame::{Frame, Row};
+use crate::handshake::Agreed;
+use crate::origin::{Digest, LogId, Mark};
+pub use lanes::CloseReason;
+use lanes::Line;
+pub use sending::window;
+use status::Account;
+pub use status::{LaneBytes, State, Status};
+
+/// A socket, named by the shell. Names are never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketId(pub u64);
+
+/// What a link is built from.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Our region.
+    pub me: RegionName,
+    /// Our process.
+    pub epoch: u64,
+    /// The region at the other end.
+    pub peer: RegionName,
+    /// How many shards we have: at most [`STREAMS`](crate::STREAMS).
+    pub shards: usize,
+    /// What the shards salt the items of the audit with.
+    pub salt: u64,
+    /// How much and how often.
+    pub limits: Limits,
+}
+
+/// How much and how often. What both sides have to agree on is not here.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// While there is much to say, batches of the live lane are so far apart.
+    pub batch_window: Duration,
+    /// Or hold so many bytes of entries.
+    pub batch_bytes: usize,
+    /// How many bytes of entries are asked of a shard at once.
+    pub read_bytes: usize,
+    /// How many bytes may wait in the live socket before no more entries are read for it.
+    pub live_room_bytes: usize,
+    /// The same for the bulk socket.
+    pub bulk_room_bytes: usize,
+    /// How many bytes may wait in a socket before presence and heads are left out.
+    pub passing_bytes_max: usize,
+    /// How many bytes may wait in a socket at all before the next frame.
+    pub socket_bytes_max: usize,
+    /// How often the peer is told what we hold of its logs.
+    pub holds_every: Duration,
+    /// How often it is told what we hold of the logs of others.
+    pub others_every: Duration,
+    /// From one ping to the next, on each lane.
+    pub ping_every: Duration,
+    /// A socket on which nothing was heard for so long is closed.
+    pub silent_after: Duration,
+    /// So is one on which a ping was not answered for so long.
+    pub stalled_after: Duration,
+    /// A process that was heard of within this time has its name for itself.
+    pub taken_within: Duration,
+    /// A region that we have not reached for so long is asked about at others.
+    pub relay_after: Duration,
+    /// What the peer claims to hold of our logs, and we have not published, is a lie after so long.
+    pub doubt: Duration,
+    /// For what is in changes.
+    pub changes: history::chunk::Limits,
+    /// For the audit.
+    pub audit: audit::Pace,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            batch_window: Duration::from_millis(8),
+            batch_bytes: 16 << 10,
+            read_bytes: 64 << 10,
+            live_room_bytes: 128 << 10,
+            bulk_room_bytes: 512 << 10,
+            passing_bytes_max: 1 << 20,
+            socket_bytes_max: 64 << 20,
+            holds_every: Duration::from_millis(100),
+            others_every: Duration::from_secs(2),
+            ping_every: Duration::from_secs(3),
+            silent_after: Duration::from_secs(9),
+            stalled_after: Duration::from_secs(30),
+            taken_within: Duration::from_secs(3),
+            relay_after: Duration::from_secs(2),
+            doubt: Duration::from_secs(1),
+            changes: history::chunk::Limits::default(),
+            audit: audit::Pace::default(),
+        }
+    }
+}
+
+/// Everything that can happen to a link.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A socket has ended its handshake.
+    Up {
+        /// Which.
+        socket: SocketId,
+        /// What it is for.
+        lane: Lane,
+        /// With whom.
+        agreed: Agreed,
+        /// Whether we dialled.
+        dialled: bool,
+    },
+    /// A socket has received a binary message.
+    Frame {
+        /// Which.
+        socket: SocketId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// So many bytes of what was sent are out of our hands.
+    Written {
+        /// Which.
+        socket: SocketId,
+        /// How many.
+        bytes: usize,
+    },
+    /// A socket is gone.
+    Closed {
+        /// Which.
+        socket: SocketId,
+    },
+    /// A shard says this.
+    Shard {
+        /// Which.
+        shard: usize,
+        /// What.
+        message: FromShard,
+    },
+    /// Whether our own link to a third region is up. What was never said is no.
+    Reachable {
+        /// The region.
+        region: RegionName,
+        /// Whether.
+        up: bool,
+    },
+}
+
+/// Which shards something is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// All of them.
+    Every,
+    /// One.
+    Shard(usize),
+}
+
+/// What a link wants done, in this order.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Send a binary message.
+    Send {
+        /// Where.
+        socket: SocketId,
+        /// The message.
+        frame: Vec<u8>,
+    },
+    /// Close a socket, with the reason in the close frame. The link has forgotten it already.
+    Close {
+        /// Which.
+        socket: SocketId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Tell shards.
+    ToShard {
+        /// Which.
+        to: To,
+        /// What.
+        message: ToShard,
+    },
+    /// Log this.
+    Report(Report),
+}
+
+/// What an operator may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// A batch could not be read, on our side or the other, and is sent again.
+    Resend {
+        /// On which lane.
+        lane: Lane,
+        /// Whether we were to read it.
+        inbound: bool,
+    },
+    /// The two regions have different entries under the same numbers.
+    Diverged {
+        /// Of which log.
+        log: LogId,
+    },
+    /// Entries that one side lacks are not kept any more; the audit finds what was in them.
+    Skipped {
+        /// Of which log.
+        log: LogId,
+        /// The last one.
+        to: u64,
+        /// Whether it is we that lack them.
+        inbound: bool,
+    },
+    /// The audit has found something.
+    Audit(audit::Finding),
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whose = |inbound| if inbound { "here" } else { "there" };
+        match self {
+            Self::Resend { lane, inbound } => {
+                let side = whose(*inbound);
+                write!(f, "a batch of the {lane:?} lane could not be read {side}; it is sent again")
+            }
+            Self::Diverged { log } => {
+                write!(f, "the regions have different entries in log {log}; the audit mends it")
+            }
+            Self::Skipped { log, to, inbound } => {
+                let side = whose(*inbound);
+                write!(f, "entries up to {to} of log {log}, not held {side}, are not kept any more")
+            }
+            Self::Audit(finding) => write!(f, "audit: {finding:?}"),
+        }
+    }
+}
+
+/// A link that is up tells and is told; one that is not waits for sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Down,
+    /// The live lane is open; shards are asked for their vectors.
+    Asking,
+    /// Ours is said, the peer's is not here.
+    Told,
+    Running,
+}
+
+/// How far we hold a log.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    sequence: u64,
+    /// Not known right after an entry of our own was published.
+    digest: Option<Digest>,
+}
+
+/// A claim of the peer to hold more of a log of ours than we have.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    sequence: u64,
+    digest: Option<Digest>,
+    since: Duration,
+}
+
+/// The link to one other region.
+pub struct Link {
+    config: Config,
+    phase: Phase,
+    lines: [Option<Line>; 2],
+    /// For each shard, how many vectors it was asked for and has not given. What else it says before
+    /// it has given the last one belongs to a life of the link that is over.
+    unanswered: Vec<u32>,
+    /// What we hold.
+    ours: BTreeMap<LogId, Held>,
+    /// What the peer was told that we hold when this life began.
+    told: BTreeMap<LogId, u64>,
+    /// The peer's vector, until ours is told.
+    their_vector: Option<Vec<Row>>,
+    /// What the peer holds.
+    theirs: BTreeMap<LogId, u64>,
+    /// Its digests of our logs, as of its vector.
+    their_digests: BTreeMap<LogId, (u64, Digest)>,
+    doubts: BTreeMap<LogId, Doubt>,
+    /// Logs of which the two regions have different entries under the same numbers.
+    diverged: BTreeSet<LogId>,
+    /// What the peer is to be told that we hold: of its logs, and of those of others.
+    holds_due: [BTreeMap<LogId, u64>; 2],
+    holds_sent: [Option<Duration>; 2],
+    /// Whether we reach a third region, and since when that is so.
+    reach: BTreeMap<RegionName, (bool, Duration)>,
+    running_since: Duration,
+    /// When to look whether there is something to be fetched.
+    relay_due: Option<Duration>,
+    audit: Audit,
+    account: Account,
+    effects: VecDeque<Effect>,
+}
+
+impl Link {
+    /// A link without sockets.
+    pub fn new(config: Config) -> Self {
+        let asks = config.me < config.peer;
+        Self {
+            phase: Phase::Down,
+            lines: [None, None],
+            unanswered: vec![0; config.shards],
+            ours: BTreeMap::new(),
+            told: BTreeMap::new(),
+            their_vector: None,
+            theirs: BTreeMap::new(),
+            their_digests: BTreeMap::new(),
+            doubts: BTreeMap::new(),
+            diverged: BTreeSet::new(),
+            holds_due: [BTreeMap::new(), BTreeMap::new()],
+            holds_sent: [None, None],
+            reach: BTreeMap::new(),
+            running_since: Duration::ZERO,
+            relay_due: None,
+            audit: Audit::new(asks, config.shards, config.limits.audit),
+            account: Account::default(),
+            effects: VecDeque::new(),
+            config,
+        }
+    }
+
+    /// Takes in what has happened. `now`: since some fixed moment, never going back.
+    pub fn handle(&mut self, now: Duration, event: Event) {
+        match event {
+            Event::Up { socket, lane, agreed, dialled } => {
+                self.socket_up(now, socket, lane, agreed, dialled);
+            }
+            Event::Frame { socket, bytes } => {
+                if let Some(lane) = self.lane_of(socket) {
+                    self.received(now, lane, &bytes);
+                }
+            }
+            Event::Written { socket, bytes } => {
+                if let Some(lane) = self.lane_of(socket)
+                    && let Some(line) = self.line(lane)
+                {
+                    line.queued = line.queued.saturating_sub(bytes);
+                }
+            }
+            Event::Closed { socket } => {
+                if let Some(lane) = self.lane_of(socket) {
+                    self.forget(lane);
+                }
+            }
+            Event::Shard { shard, message } => self.shard(now, shard, message),
+            Event::Reachable { region, up } => self.reachable(now, region, up),
+        }
+        self.settle(now);
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Duration) {
+        self.heartbeat(now);
+        if self.gathering_until().is_some_and(|at| at <= now) {
+            self.send_gathered(now);
+        }
+        self.tell_holds(now);
+        self.grant_due(now);
+        self.judge_doubts(now);
+        if self.relay_due.is_some_and(|at| at <= now) {
+            self.relay_due = None;
+            self.fetch(now);
+        }
+        if self.audit.poll_timeout().is_some_and(|at| at <= now) {
+            let catching_up = self.is_catching_up();
+            self.audit.hold(now, catching_up);
+            self.audit.tick(now);
+        }
+        self.settle(now);
+    }
+
+    /// When [`tick`](Self::tick) has something to do. Changes with every call of another method.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let doubts = self.doubts.values().map(|doubt| doubt.since + self.config.limits.doubt);
+        [
+            self.heartbeat_due(),
+            self.gathering_until(),
+            self.holds_at(),
+            self.grants_at(),
+            doubts.min(),
+            self.relay_due,
+            self.audit.poll_timeout().filter(|_| self.phase == Phase::Running),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// What is wanted next.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// How the link is.
+    pub fn status(&self, now: Duration) -> Status {
+        self.make_status(now)
+    }
+
+    /// Whether both vectors are told.
+    pub fn is_up(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    /// Whether a lane has a socket. Who finds that it has need not dial.
+    pub fn has_socket(&self, lane: Lane) -> bool {
+        self.lines[index(lane)].is_some()
+    }
+
+    /// A shard says this.
+    fn shard(&mut self, now: Duration, shard: usize, message: FromShard) {
+        match message {
+            FromShard::Vector(vector) => return self.vector(now, shard, vector),
+            FromShard::Published { log, first, entries } => {
+                return self.published(now, log, first, entries);
+            }
+            FromShard::Held { log, mark } => return self.held(log, mark),
+            FromShard::Taken { lane, credit } => return self.taken(now, lane, credit),
+            _ if self.unanswered.get(shard) != Some(&0) => return,
+            _ => {}
+        }
+        match message {
+            FromShard::Entries { lane, log, first, entries } => {
+                self.entries(now, lane, &log, first, &entries);
+            }
+            FromShard::Trimmed { lane, log, to } => self.trimmed(now, lane, &log, to),
+            FromShard::Diverged { log } => self.own_diverged(now, log),
+            FromShard::Sync { document, data } => {
+                self.send(self.much(), &Frame::Sync { document, data });
+            }
+            FromShard::Repaired { document } => {
+                self.send(self.much(), &Frame::Repaired { document });
+            }
+            FromShard::Unavailable { document } => {
+                self.send(self.much(), &Frame::Unavailable { document });
+            }
+            FromShard::Presence { document, presence } => {
+                if self.has_room_for_passing() {
+                    self.account.presence_out += 1;
+                    self.send(Lane::Live, &Frame::Presence { document, presence });
+                }
+            }
+            FromShard::Heads { document, heads } => {
+                if self.has_room_for_passing() {
+                    self.send(Lane::Live, &Frame::Heads { document, heads });
+                }
+            }
+            FromShard::Interest { document, open } => {
+                self.send(Lane::Live, &Frame::Interest { document, open });
+            }
+            FromShard::Subscribe { add, remove } => {
+                self.send(Lane::Live, &Frame::Subscribe { add, remove });
+            }
+            FromShard::Root { round, documents, sum } => {
+                let root = audit::Root { documents, sum };
+                self.audit.answered(now, shard, audit::Answer::Root { round, root });
+            }
+            FromShard::Symbols { round, symbols, .. } => {
+                self.audit.answered(now, shard, audit::Answer::Symbols { round, symbols });
+            }
+            FromShard::Items { round, items } => {
+                self.audit.answered(now, shard, audit::Answer::Items { round, items });
+            }
+            FromShard::Vector(_)
+            | FromShard::Published { .. }
+            | FromShard::Held { .. }
+            | FromShard::Taken { .. } => unreachable!("dealt with above"),
+        }
+    }
+
+    /// A shard's part of our vector. When all parts are there, the peer is told.
+    fn vector(&mut self, now: Duration, shard: usize, vector: Vec<(LogId, Mark)>) {
+        let Some(unanswered) = self.unanswered.get_mut(shard) else { return };
+        *unanswered = unanswered.saturating_sub(1);
+        for (log, mark) in vector {
+            self.account.note_end(now, &self.config.me, &log, mark.sequence);
+            self.ours.insert(log, Held { sequence: mark.sequence, digest: Some(mark.digest) });
+        }
+        if self.phase != Phase::Asking || self.unanswered.iter().any(|unanswered| *unanswered > 0) {
+            return;
+        }
+        let peer = self.config.peer.clone();
+        let row = |(log, held): (&LogId, &Held)| Row {
+            log: log.clone(),
+            sequence: held.sequence,
+            digest: held.digest.filter(|_| log.origin.region == peer),
+        };
+        let rows: Vec<Row> =
+            self.ours.iter().filter(|(_, held)| held.sequence > 0).map(row).collect();
+        self.told = rows.iter().map(|row| (row.log.clone(), row.sequence)).collect();
+        self.phase = Phase::Told;
+        self.send(Lane::Live, &Frame::Vector(rows));
+        if let Some(theirs) = self.their_vector.take() {
+            self.run(now, theirs);
+        }
+    }
+
+    /// Both vectors are told.
+    fn run(&mut self, now: Duration, rows: Vec<Row>) {
+        self.phase = Phase::Running;
+        self.running_since = now;
+        self.theirs.clear();
+        self.their_digests.clear();
+        for row in rows {
+            self.their_claim(now, &row);
+            if let Some(digest) = row.digest {
+                self.their_digests.insert(row.log, (row.sequence, digest));
+            }
+        }
+        let own: Vec<LogId> =
+            (self.ours.keys()).filter(|log| log.origin.region == self.config.me).cloned().collect();
+        for log in own {
+            self.open_course(&log);
+        }
+        self.open_bulk_courses();
+        self.relay_due = Some(now + self.config.limits.relay_after);
+        self.fetch(now);
+        self.audit.up(now);
+    }
+
+    /// The peer says that it holds so much of a log.
+    fn their_claim(&mut self, now: Duration, row: &Row) {
+        let log = &row.log;
+        let mut sequence = row.sequence;
+        if log.origin.region == self.config.me && log.origin.epoch == self.config.epoch {
+            let end = self.ours.get(log).map_or(0, |held| held.sequence);
+            if sequence > end {
+                if !self.diverged.contains(log) {
+                    // News of an entry may reach us by other regions before our own shard's does.
+                    let doubt = Doubt { sequence, digest: row.digest, since: now };
+                    self.doubts.entry(log.clone()).or_insert(doubt);
+                }
+                sequence = end;
+            }
+        }
+        let known = self.theirs.entry(log.clone()).or_default();
+        *known = sequence.max(*known);
+        let sequence = *known;
+        self.account.note_held(now, log, sequence);
+        let message = ToShard::Holds { log: log.clone(), sequence };
+        self.to_shard(log.stream, message);
+    }
+
+    /// What was claimed of our logs and is not true by now never was.
+    fn judge_doubts(&mut self, now: Duration) {
+        let ours = &self.ours;
+        self.doubts
+            .retain(|log, doubt| ours.get(log).is_none_or(|held| held.sequence < doubt.sequence));
+        let due = |doubt: &Doubt| doubt.since + self.config.limits.doubt <= now;
+        let Some((log, doubt)) = self.doubts.iter().find(|(_, doubt)| due(doubt)) else { return };
+        let (log, doubt) = (log.clone(), *doubt);
+        self.doubts.remove(&log);
+        // If it is a clone of ours that wrote there, the shard is to know that its log is taken.
+        let message = ToShard::Read {
+            lane: Lane::Live,
+            log: log.clone(),
+            from: doubt.sequence + 1,
+            bytes_max: 1,
+            digest: Some(doubt.digest.unwrap_or_default()),
+        };
+        self.to_shard(log.stream, message);
+        self.diverged.insert(log.clone());
+        self.effects.push_back(Effect::Report(Report::Diverged { log: log.clone() }));
+        self.fail(Lane::Live, CloseReason::FalseVector { log });
+    }
+
+    /// A shard has compared: the peer's entries of a log are not ours.
+    fn own_diverged(&mut self, now: Duration, log: LogId) {
+        for line in self.lines.iter_mut().flatten() {
+            line.out.drop_course(&log);
+        }
+        if self.phase != Phase::Running || !self.diverged.insert(log.clone()) {
+            return;
+        }
+        self.effects.push_back(Effect::Report(Report::Diverged { log: log.clone() }));
+        let own = log.origin.region == self.config.me;
+        if own && log.origin.epoch == self.config.epoch {
+            return self.fail(Lane::Live, CloseReason::FalseVector { log });
+        }
+        // A log that was fetched may match another time.
+        if !own {
+            self.diverged.remove(&log);
+        }
+        self.send(self.much(), &Frame::Diverged { log });
+        self.audit.soon(now);
+    }
+
+    /// Whether either side is being brought what it missed.
+    fn is_catching_up(&self) -> bool {
+        self.lines.iter().flatten().any(|line| !line.inn.fetches.is_empty())
+            || self.lines[1].as_ref().is_some_and(|line| line.out.is_busy())
+    }
+
+    /// What follows from whatever happened.
+    fn settle(&mut self, now: Duration) {
+        while let Some(effect) = self.audit.poll_effect() {
+            match effect {
+                audit::Effect::Send(message) => self.send(self.much(), &Frame::Audit(message)),
+                audit::Effect::Ask(ask) => self.ask(ask),
+                audit::Effect::Found(finding) => self.found(finding),
+            }
+        }
+        self.tell_holds(now);
+        self.pump();
+    }
+
+    fn ask(&mut self, ask: audit::Ask) {
+        let message = match ask {
+            audit::Ask::Root { round } => ToShard::Root { round },
+            audit::Ask::Symbols { round, from, to } => ToShard::Symbols { round, from, to },
+            audit::Ask::Items { round, from, to } => ToShard::Items { round, from, to },
+            audit::Ask::Repair { items } => ToShard::RepairItems { items },
+        };
+        self.to_every(message);
+    }
+
+    fn found(&mut self, finding: audit::Finding) {
+        use audit::Finding;
+        // What is merely under way is no news.
+        if !matches!(finding, Finding::Equal | Finding::Differs { .. }) {
+            self.effects.push_back(Effect::Report(Report::Audit(finding)));
+        }
+    }
+
+    fn to_every(&mut self, message: ToShard) {
+        self.effects.push_back(Effect::ToShard { to: To::Every, message });
+    }
+
+    fn to_shard(&mut self, stream: u8, message: ToShard) {
+        let shard = usize::from(stream) % self.config.shards;
+        self.effects.push_back(Effect::ToShard { to: To::Shard(shard), message });
+    }
+
+    fn to_document(&mut self, document: &DocumentId, message: ToShard) {
+        self.to_shard(document.stream(), message);
+    }
+}
+
+const fn index(lane: Lane) -> usize {
+    match lane {
+        Lane::Live => 0,
+        Lane::Bulk => 1,
+    }
+}
