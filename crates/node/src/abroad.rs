@@ -388,7 +388,9 @@ impl Document {
         let waiting: Vec<SessionId> =
             self.peers.keys().copied().filter(|session| !ctx.is_region(*session)).collect();
         for session in waiting {
-            if self.history.is_empty() {
+            // Somebody may have made the document while we asked; that one is asked for it.
+            let has = self.peers.get(&session).is_some_and(|peer| peer.has_some());
+            if self.history.is_empty() && !has {
                 self.decline(ctx, session);
             } else {
                 self.speak(ctx, session, now);

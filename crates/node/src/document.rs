@@ -84,6 +84,11 @@ impl Peer {
         Self { standing: Standing::of_region(), ..Self::default() }
     }
 
+    /// Whether it has said that it has some of the document.
+    pub(crate) fn has_some(&self) -> bool {
+        self.standing.their_heads().is_some_and(|heads| !heads.is_empty())
+    }
+
     /// Whether something of this peer waits for the archive.
     pub(crate) fn is_waiting(&self) -> bool {
         self.blocked.is_some() || !self.waiting.is_empty() || self.held.is_some()
@@ -293,7 +298,7 @@ impl Document {
             && !peer.quiet
             && self.awake
             // Who waits for a document of another region is answered when that has spoken.
-            && (self.abroad.asking.is_none() || peer.leaves_at.is_some())
+            && (self.abroad.asking.is_none() || peer.leaves_at.is_some() || peer.has_some())
         {
             match peer.standing.urgency(&self.history) {
                 Urgency::Nothing => break,
