@@ -34,6 +34,10 @@ pub(crate) struct Client {
     pub(crate) server: Option<PeerId>,
     pub(crate) documents: BTreeMap<usize, Held>,
     pub(crate) read_only: bool,
+    /// Somebody else writes under an actor that it has used, or it under somebody else's.
+    pub(crate) forked: bool,
+    /// It has met the other history of its actor: the library cannot go on, and it stays away.
+    pub(crate) lost: bool,
     incarnations: u64,
     stream: u64,
     count: u64,
@@ -75,6 +79,8 @@ impl Client {
             server: None,
             documents: BTreeMap::new(),
             read_only: false,
+            forked: false,
+            lost: false,
             incarnations: 0,
             stream: 0,
             count: 0,
@@ -97,6 +103,25 @@ impl Client {
             let saved = doc.save();
             self.documents.insert(document, Held::new(doc, saved));
         }
+    }
+
+    /// Its connections lead to another region from now on.
+    pub(crate) fn moves_to(&mut self, node: usize) {
+        self.node = node;
+        self.stream += 1;
+        self.count = 0;
+    }
+
+    /// Takes one of somebody's documents over, and the actor too: which one, if there is any.
+    pub(crate) fn takes_after(&mut self, original: &mut Client) -> Option<usize> {
+        let (document, held) =
+            original.documents.iter().find(|(_, held)| !held.doc.get_heads().is_empty())?;
+        let doc = held.doc.fork().with_actor(held.doc.get_actor().clone());
+        let saved = doc.save();
+        let document = *document;
+        self.documents.insert(document, Held::new(doc, saved));
+        (self.forked, original.forked) = (true, true);
+        Some(document)
     }
 
     /// Goes back to an older copy of a document: the one on disk, or none.
@@ -132,6 +157,11 @@ impl Held {
         self.unacknowledged.extend(hashes(&self.doc, &before));
     }
 
+    /// Whether any of these changes is in the document.
+    pub(crate) fn holds_any(&self, hashes: &BTreeSet<ChangeHash>) -> bool {
+        hashes.iter().any(|hash| self.doc.get_change_meta_by_hash(hash).is_some())
+    }
+
     /// What the changes are that the node has, by its own words.
     fn take_acknowledged(&mut self, heads: &[ChangeHash]) -> Vec<ChangeHash> {
         if self.unacknowledged.is_empty() {
@@ -154,7 +184,7 @@ impl Held {
 
 impl World {
     pub(crate) fn client_dials(&mut self, index: usize) {
-        if self.clients[index].link.is_some() {
+        if self.clients[index].link.is_some() || self.clients[index].lost {
             return;
         }
         let node = self.clients[index].node;
@@ -273,6 +303,14 @@ impl World {
         self.trace.note(now, "client takes", &[index as u64, document as u64], &[], || {
             format!("{} news, {} acknowledged", news.len(), acknowledged.len())
         });
+        if taken.is_err() && self.clients[index].forked {
+            self.count("met the other history");
+            self.clients[index].lost = true;
+            if let Some(link) = self.clients[index].link {
+                self.hang_up(link);
+            }
+            return;
+        }
         if let Err(error) = taken {
             let what = format!("client {index} cannot take what it was sent about {id}: {error}");
             return self.broken(Law::HonestClientsNeverFail, what);

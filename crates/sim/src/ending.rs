@@ -1,15 +1,20 @@
 //! How a run goes: things go wrong, then nothing does, and then everything has to come right.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use automerge::ChangeHash;
 
 use crate::client::Client;
 use crate::judge::Law;
+use crate::plan::Fault;
 use crate::world::{Due, World};
 
 /// How long after healing everybody has to have the same.
 const CONVERGED_WITHIN: Duration = Duration::from_secs(60);
+/// The same where there are several regions: what a restored or new one lacks is found by the audit,
+/// which looks every 30 seconds and again when it has repaired something.
+const REGIONS_CONVERGED_WITHIN: Duration = Duration::from_secs(120);
 /// How long after that the last frame may go out: uploads that wait for a slow archive are
 /// acknowledged one by one, though nothing in them is news any more.
 const SILENT_WITHIN: Duration = Duration::from_secs(8);
@@ -19,6 +24,10 @@ const SILENT_FOR: Duration = Duration::from_secs(15);
 /// some rounds of asking for what is missing, and news of what other stores hold. Two that answer
 /// each other for ever pass this within a second.
 const FRAMES_PER_TALK_MAX: u64 = 100;
+/// How many frames and bytes may pass between two regions in the silence: heartbeats on two lanes,
+/// and a question now and then whether all is well.
+const FRAMES_PER_SILENT_PAIR_MAX: u64 = 60;
+const BYTES_PER_SILENT_PAIR_MAX: u64 = 4096;
 
 impl World {
     /// The whole run.
@@ -34,11 +43,13 @@ impl World {
         for node in 0..self.nodes.len() {
             self.crash(node);
         }
-        let index = self.clients.len();
-        let mut newcomer = Client::new(index, 0, &mut self.rng);
-        (0..self.documents.len()).for_each(|document| newcomer.hold(document));
-        self.clients.push(newcomer);
-        self.due(Duration::from_secs(1), Due::Dials { client: index });
+        for node in 0..self.nodes.len() {
+            let index = self.clients.len();
+            let mut newcomer = Client::new(index, node, &mut self.rng);
+            (0..self.documents.len()).for_each(|document| newcomer.hold(document));
+            self.clients.push(newcomer);
+            self.due(Duration::from_secs(1), Due::Dials { client: index });
+        }
         self.comes_right();
         self.last_judgement();
     }
@@ -49,7 +60,9 @@ impl World {
         if !self.clients.iter().any(|client| client.read_only) {
             return;
         }
-        self.run_until(self.now + CONVERGED_WITHIN);
+        let within =
+            if self.regions.is_some() { REGIONS_CONVERGED_WITHIN } else { CONVERGED_WITHIN };
+        self.run_until(self.now + within);
         if self.last_frame_at > self.now - SILENT_FOR {
             self.broken(
                 Law::ConvergedIsSilent,
@@ -67,11 +80,15 @@ impl World {
             return;
         }
         let (healed, frames) = (self.now, self.frames);
+        let within = match self.regions {
+            Some(_) => REGIONS_CONVERGED_WITHIN,
+            None => CONVERGED_WITHIN,
+        };
         while let Err(why) = self.converged() {
             if self.judge.violation.is_some() {
                 return;
             }
-            if self.now > healed + CONVERGED_WITHIN {
+            if self.now > healed + within {
                 return self.broken(Law::HealedConverges, why);
             }
             self.run_until(self.now + Duration::from_millis(250));
@@ -79,8 +96,13 @@ impl World {
         }
         let converged = self.now;
         self.trace.note(converged, "converged", &[], &[], String::new);
+        self.run_until(converged + SILENT_WITHIN);
+        let said = self.regions.as_ref().map(|regions| (regions.frames, regions.bytes));
         self.run_until(converged + SILENT_FOR);
         self.judge_answers();
+        if let Some((frames, bytes)) = said {
+            self.regions_are_silent(converged + SILENT_WITHIN, frames, bytes);
+        }
         if self.last_frame_at > converged + SILENT_WITHIN {
             let after = self.last_frame_at - converged;
             let what = format!("a frame {after:?} after everybody had the same");
@@ -94,12 +116,59 @@ impl World {
         }
     }
 
-    /// Whether all clients and all disks have the same heads of every document.
+    /// Nothing passes between regions but heartbeats, and the question whether all is well.
+    fn regions_are_silent(&mut self, since: Duration, frames: u64, bytes: u64) {
+        let Some(regions) = &self.regions else { return };
+        let pairs = (self.nodes.len() * (self.nodes.len() - 1) / 2) as u64;
+        let (frames, bytes) = (regions.frames - frames, regions.bytes - bytes);
+        if regions.last_news_at > since {
+            let after = regions.last_news_at - since;
+            let what = format!("a link and a shard had news {after:?} after everybody was silent");
+            self.broken(Law::ConvergedIsSilent, what);
+        } else if frames > pairs * FRAMES_PER_SILENT_PAIR_MAX
+            || bytes > pairs * BYTES_PER_SILENT_PAIR_MAX
+        {
+            let what = format!("{frames} frames, {bytes} bytes between {pairs} pairs of regions");
+            self.broken(Law::ConvergedIsSilent, what);
+        }
+    }
+
+    /// Whether all regions serve the same and hold the same dead, conflict copies included.
+    fn regions_agree(&mut self) -> Result<BTreeSet<ChangeHash>, String> {
+        if self.regions.is_none() {
+            return Ok(BTreeSet::new());
+        }
+        self.links_are_whole()?;
+        let mut all = None;
+        for node in 0..self.nodes.len() {
+            let disk = self.nodes[node].disk.clone();
+            let outcome = self.judge.outcome(&disk);
+            let before = all.get_or_insert_with(|| outcome.clone());
+            if *before != outcome {
+                let id = (before.keys().chain(outcome.keys()))
+                    .find(|id| before.get(id) != outcome.get(id))
+                    .expect("they differ in some document");
+                return Err(format!(
+                    "document {id}: region {node} has {:?}, region 0 {:?}",
+                    outcome.get(id),
+                    before.get(id)
+                ));
+            }
+        }
+        Ok(all.into_iter().flatten().flat_map(|(_, standing)| standing.dead).collect())
+    }
+
+    /// Whether all clients and all disks have the same heads of every document. A client that holds
+    /// what is dead has something else, and is left alone with it.
     fn converged(&mut self) -> Result<(), String> {
+        let dead = self.regions_agree()?;
         for (document, id) in self.documents.clone().iter().enumerate() {
             let mut all: Option<Vec<ChangeHash>> = None;
             for client in &self.clients {
                 let index = client.index;
+                if client.forked {
+                    continue;
+                }
                 let held = client.documents.get(&document);
                 let Some((held, talk)) = held.and_then(|held| Some((held, held.talk.as_ref()?)))
                 else {
@@ -107,6 +176,9 @@ impl World {
                 };
                 if !talk.answered || !self.is_connected(client) {
                     return Err(format!("client {index} is not connected, or was not answered"));
+                }
+                if held.holds_any(&dead) {
+                    continue;
                 }
                 let heads = held.doc.get_heads();
                 if heads.is_empty() && !talk.unavailable {
@@ -149,12 +221,17 @@ impl World {
         for node in 0..self.nodes.len() {
             let image = self.nodes[node].disk.snapshot();
             self.judge.crashed(node, &image, true);
-            let newcomer = self.clients.last().expect("there is one");
+            let newcomer = &self.clients[self.clients.len() - self.nodes.len() + node];
             for (document, id) in self.documents.iter().enumerate() {
                 if let Some(held) = newcomer.documents.get(&document) {
                     self.judge.still_served(node, id, &held.doc);
                 }
             }
+        }
+        let forgets = [Fault::Restore, Fault::Wiped, Fault::Cloned];
+        let late = self.plan.mesh.as_ref().is_none_or(|mesh| mesh.one_comes_later);
+        if !late && !forgets.iter().any(|fault| self.plan.has(*fault)) {
+            self.judge.trimmed_too_early();
         }
     }
 }

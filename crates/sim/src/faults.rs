@@ -1,5 +1,7 @@
 //! What goes wrong, and how it is put right.
 
+mod between;
+
 use std::time::Duration;
 
 use crate::network::{LinkId, Toward};
@@ -18,7 +20,7 @@ impl World {
         }
         let wait = self.rng.around(self.plan.fault_every);
         self.due(wait, Due::Strikes);
-        let node = self.rng.below(self.nodes.len());
+        let node = self.rng.below(self.members());
         if self.rng.percent(20) {
             let image = self.nodes[node].disk.snapshot();
             let backups = &mut self.nodes[node].backups;
@@ -64,8 +66,8 @@ impl World {
             Fault::SlowDisk => self.nodes[node].slow_until = for_a_while,
             Fault::Restore => self.restore(node),
             Fault::Skew => {
-                let hour = 3_600_000;
-                self.nodes[node].skew_ms = self.rng.below(2 * hour) as i64 - hour as i64;
+                let most = if self.regions.is_some() { 20 } else { 1 } * 3_600_000;
+                self.nodes[node].skew_ms = self.rng.below(2 * most) as i64 - most as i64;
             }
             Fault::ArchiveAway => self.nodes[node].archive_away_until = for_a_while,
             Fault::ClientRestart => {
@@ -74,6 +76,16 @@ impl World {
             }
             // Done by the hostile peers of this run themselves.
             Fault::Impostor => {}
+            Fault::RegionsCut
+            | Fault::OneWay
+            | Fault::Isolated
+            | Fault::Split
+            | Fault::Garbled
+            | Fault::Wiped
+            | Fault::Cloned
+            | Fault::Rolling
+            | Fault::Roams
+            | Fault::Forks => self.strikes_between(fault, node, for_a_while),
         }
     }
 
@@ -97,7 +109,7 @@ impl World {
     }
 
     fn arm(&mut self, node: usize, fault: store::Fault) {
-        self.armed = true;
+        self.nodes[node].armed = true;
         self.nodes[node].disk.fail_next_commit(fault);
     }
 
@@ -118,9 +130,16 @@ impl World {
         for link in process.seats.keys() {
             self.let_go(*link, arrives);
         }
+        for link in process.mesh.iter().flat_map(crate::regions::Mesh::lanes) {
+            match self.links.get(&link).map(|link| link.toward(node)) {
+                Some(Toward::Node) => self.let_go(link, arrives),
+                Some(Toward::Dialler) => self.hang_up(link),
+                None => {}
+            }
+        }
         self.nodes[node].disk.crash();
-        self.armed = false;
-        self.planted.lying = false;
+        self.nodes[node].armed = false;
+        self.nodes[node].lying = false;
         let loses = self.planted.strikes(Planted::LosesTail, &mut self.rng, 50);
         if loses && let Some(older) = self.nodes[node].backups.first().cloned() {
             self.nodes[node].disk.restore(&older);
@@ -134,7 +153,7 @@ impl World {
     }
 
     /// The operator asks the process to end.
-    fn drain(&mut self, node: usize) {
+    pub(crate) fn drain(&mut self, node: usize) {
         let Some(process) = &mut self.nodes[node].process else { return };
         if std::mem::replace(&mut process.draining, true) {
             return;
@@ -154,6 +173,12 @@ impl World {
             return;
         }
         let image = self.rng.pick(&backups);
+        self.count("restores");
+        self.replace_disk(node, &image);
+    }
+
+    /// The machine is off for a while, and what is on its disk is another thing when it starts.
+    fn replace_disk(&mut self, node: usize, image: &store::DiskImage) {
         self.stop(node);
         // Frames of the old process speak of what is gone now: the machine was off for longer.
         let ids: Vec<LinkId> = self.links.keys().copied().collect();
@@ -164,9 +189,8 @@ impl World {
                 link.to_dialler.lose();
             }
         }
-        self.nodes[node].disk.restore(&image);
-        self.judge.restored(node, &image);
-        self.count("restores");
+        self.nodes[node].disk.restore(image);
+        self.judge.restored(node, image);
         let after = self.rng.millis(500, 6000);
         self.due(after, Due::NodeStarts { node });
     }
@@ -179,6 +203,10 @@ impl World {
                 self.hang_up(link);
             }
         }
+        if let Some(regions) = &mut self.regions {
+            regions.mend();
+        }
+        self.region_comes();
         let (mut gone, mut released) = (Vec::new(), Vec::new());
         for (id, link) in &mut self.links {
             if link.broken {
@@ -187,21 +215,25 @@ impl World {
             for toward in [Toward::Node, Toward::Dialler] {
                 let pipe = link.pipe(toward);
                 released.extend(std::iter::repeat_n((*id, toward), pipe.release()));
-                pipe.latency = Duration::from_millis(1);
                 pipe.jitter_ms = 0;
+            }
+            // Regions stay as far from each other as they are.
+            if !link.is_lane() {
+                link.to_node.latency = Duration::from_millis(1);
+                link.to_dialler.latency = Duration::from_millis(1);
             }
         }
         for (link, toward) in released {
             self.due(Duration::ZERO, Due::Arrives { link, toward });
         }
         for link in gone {
-            self.unseat(link);
+            self.node_notices(link);
             self.hang_up(link);
         }
-        for node in 0..self.nodes.len() {
+        for node in 0..self.members() {
             let draining =
                 self.nodes[node].process.as_ref().is_some_and(|process| process.draining);
-            if self.armed || draining {
+            if self.nodes[node].armed || draining {
                 self.crash(node);
             }
             self.nodes[node].slow_until = Duration::ZERO;

@@ -4,11 +4,14 @@
 //! of the disk after crashes, frames with the reader of the `automerge` crate, and what clients end
 //! up with.
 
+mod logs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use automerge::{Automerge, ChangeHash};
+use mesh::LogId;
 use model::DocumentId;
 use node::rows;
 use store::{DiskImage, MemoryDisk, Store, Write};
@@ -40,6 +43,14 @@ pub enum Law {
     NothingUnasked,
     /// The rows on the disk make whole documents at every crash.
     TheStoreIsWhole,
+    /// What stood at a place of an origin log once, stands there for ever, in every region.
+    LogsNeverChange,
+    /// Nobody lets go of entries of a log before every region holds them.
+    LogsAreKept,
+    /// Each entry crosses each link once, and enters a region once where nothing goes wrong.
+    EachChangeCrossesOnce,
+    /// Two regions of one mesh have nothing to complain of in each other.
+    RegionsUnderstand,
 }
 
 /// A law that was broken.
@@ -56,11 +67,21 @@ pub struct Violation {
 /// A set of changes per document.
 type Hashes = BTreeMap<DocumentId, BTreeSet<ChangeHash>>;
 
+/// What a node serves of a document, and what it has set aside of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) heads: Vec<ChangeHash>,
+    pub(crate) dead: BTreeSet<ChangeHash>,
+}
+
 /// What is known of one node's disk and promises.
 #[derive(Debug, Default)]
 struct Facts {
+    /// Changes of documents, the dead among them.
     durable: Hashes,
+    dead: Hashes,
     acknowledged: Hashes,
+    logs: BTreeMap<LogId, logs::Stored>,
     /// The payload that was found good last: most receivers get the same.
     good: Vec<u8>,
 }
@@ -69,6 +90,13 @@ struct Facts {
 #[derive(Debug)]
 pub(crate) struct Judge {
     nodes: Vec<Facts>,
+    /// What any region has acknowledged, and any disk has kept since.
+    promised: Hashes,
+    logs: logs::Logs,
+    /// In this run links send again what was garbled on the way.
+    pub(crate) resends: bool,
+    /// In this run changes may be dead: acknowledged, stored, and not served.
+    pub(crate) deaths: bool,
     pub(crate) violation: Option<Violation>,
     pub(crate) now: Duration,
 }
@@ -76,7 +104,15 @@ pub(crate) struct Judge {
 impl Judge {
     pub(crate) fn new(nodes: usize) -> Self {
         let nodes = (0..nodes).map(|_| Facts::default()).collect();
-        Self { nodes, violation: None, now: Duration::ZERO }
+        Self {
+            nodes,
+            promised: Hashes::new(),
+            logs: logs::Logs::default(),
+            resends: false,
+            deaths: false,
+            violation: None,
+            now: Duration::ZERO,
+        }
     }
 
     pub(crate) fn broken(&mut self, law: Law, what: String) {
@@ -114,16 +150,22 @@ impl Judge {
                 // Most batches have none.
                 _ => read.map_err(|error| error.to_string()),
             };
+            let read = read.and_then(|()| {
+                let dead = rows::dead(&disk, &id).map_err(|error| error.to_string())?;
+                durable.extend(dead.iter().map(|dead| hash(&dead.hash)));
+                Ok(())
+            });
             if let Err(error) = read {
                 self.broken(Law::TheStoreIsWhole, format!("a batch for {id}: {error}"));
             }
         }
+        self.logs_written(node, &disk);
     }
 
     /// What the disk holds after a crash is all there is. It must be sound, hold every change that
     /// was durable, and so everything that was promised.
     pub(crate) fn crashed(&mut self, node: usize, image: &DiskImage, thorough: bool) {
-        let held = self.read(image, thorough);
+        let held = self.read(node, image, thorough);
         let facts = &mut self.nodes[node];
         let lost = missing(&facts.acknowledged, &held)
             .map(|lost| (Law::AcknowledgedIsDurable, lost))
@@ -135,17 +177,18 @@ impl Judge {
         }
     }
 
-    /// An older backup was put in place: promises about what it lacks are void, until a client that
-    /// has it brings it back.
+    /// An older backup was put in place, or nothing: promises about what it lacks are void, until a
+    /// client that has it brings it back, unless another region's disk has it.
     pub(crate) fn restored(&mut self, node: usize, image: &DiskImage) {
-        let held = self.read(image, false);
+        let held = self.read(node, image, false);
         let facts = &mut self.nodes[node];
-        for (id, hashes) in &mut facts.acknowledged {
-            let here = held.get(id);
-            hashes.retain(|hash| here.is_some_and(|here| here.contains(hash)));
-        }
+        keep(&mut facts.acknowledged, |id, hash| contains(&held, id, hash));
         facts.durable = held;
         facts.good.clear();
+        let nodes = &self.nodes;
+        keep(&mut self.promised, |id, hash| {
+            nodes.iter().any(|facts| contains(&facts.durable, id, hash))
+        });
     }
 
     /// A client has been told that these changes of its own are here.
@@ -159,9 +202,11 @@ impl Judge {
         let facts = &mut self.nodes[node];
         let durable = facts.durable.get(id);
         let promised = facts.acknowledged.entry(id.clone()).or_default();
+        let anywhere = self.promised.entry(id.clone()).or_default();
         let mut lost = None;
         for hash in hashes {
             promised.insert(hash);
+            anywhere.insert(hash);
             if !durable.is_some_and(|durable| durable.contains(&hash)) {
                 lost = Some(hash);
             }
@@ -234,13 +279,18 @@ impl Judge {
         true
     }
 
-    /// Everything that was promised is in what a client holds in the end.
+    /// Everything that was promised, in whichever region, is in what a client of this one holds in the
+    /// end. What is dead is only stored.
     pub(crate) fn still_served(&mut self, node: usize, id: &DocumentId, doc: &Automerge) {
-        let Some(promised) = self.nodes[node].acknowledged.get(id) else { return };
-        let held: BTreeSet<ChangeHash> =
+        let empty = BTreeSet::new();
+        let promised = self.promised.get(id).unwrap_or(&empty);
+        let mut held: BTreeSet<ChangeHash> =
             doc.get_changes_meta(&[]).into_iter().map(|change| change.hash).collect();
+        if self.deaths {
+            held.extend(self.nodes[node].dead.get(id).unwrap_or(&empty));
+        }
         if let Some(lost) = promised.difference(&held).next() {
-            let what = format!("{lost} of {id} was acknowledged and is not served any more");
+            let what = format!("{lost} of {id} was acknowledged and is not served by {node}");
             self.broken(Law::AcknowledgedIsDurable, what);
         }
     }
@@ -257,8 +307,33 @@ impl Judge {
         }
     }
 
-    /// Every change of every document on a disk. `thorough`: Automerge makes the same of it.
-    fn read(&mut self, image: &DiskImage, thorough: bool) -> Hashes {
+    /// What a disk serves and what is dead on it, per document.
+    pub(crate) fn outcome(&mut self, disk: &MemoryDisk) -> BTreeMap<DocumentId, Standing> {
+        let store = disk.open();
+        let mut ids = Vec::new();
+        let listed = rows::documents(&store, &mut |id, _| {
+            ids.push(id);
+            ControlFlow::Continue(())
+        });
+        if let Err(error) = listed {
+            self.broken(Law::TheStoreIsWhole, format!("the documents: {error}"));
+        }
+        let mut outcome = BTreeMap::new();
+        for id in ids {
+            let mut heads = self.heads(disk, &id);
+            heads.sort_unstable();
+            let dead = rows::dead(&store, &id).unwrap_or_default();
+            let dead = dead.iter().map(|dead| hash(&dead.hash)).collect();
+            if !heads.is_empty() {
+                outcome.insert(id, Standing { heads, dead });
+            }
+        }
+        outcome
+    }
+
+    /// Every change of every document on a disk, the dead ones too. `thorough`: Automerge makes the
+    /// same of it.
+    fn read(&mut self, node: usize, image: &DiskImage, thorough: bool) -> Hashes {
         let disk = MemoryDisk::new();
         disk.restore(image);
         let store = disk.open();
@@ -279,6 +354,20 @@ impl Judge {
                 Err(error) => self.broken(Law::TheStoreIsWhole, format!("document {id}: {error}")),
             }
         }
+        self.nodes[node].dead.clear();
+        for (id, held) in &mut held {
+            match rows::dead(&store, id) {
+                Ok(dead) if dead.is_empty() => {}
+                Ok(dead) => {
+                    let dead: BTreeSet<ChangeHash> =
+                        dead.iter().map(|dead| hash(&dead.hash)).collect();
+                    held.extend(&dead);
+                    self.nodes[node].dead.insert(id.clone(), dead);
+                }
+                Err(error) => self.broken(Law::TheStoreIsWhole, format!("document {id}: {error}")),
+            }
+        }
+        self.check_logs(node, &store, &held);
         held
     }
 }
@@ -349,10 +438,19 @@ fn missing(promised: &Hashes, held: &Hashes) -> Option<(DocumentId, ChangeHash)>
     })
 }
 
-/// The document that a row belongs to: its id stands after the kind of the row and its length.
+fn contains(hashes: &Hashes, id: &DocumentId, hash: &ChangeHash) -> bool {
+    hashes.get(id).is_some_and(|hashes| hashes.contains(hash))
+}
+
+fn keep(hashes: &mut Hashes, keeps: impl Fn(&DocumentId, &ChangeHash) -> bool) {
+    for (id, hashes) in hashes {
+        hashes.retain(|hash| keeps(id, hash));
+    }
+}
+
+/// The document that a row belongs to, if it belongs to one.
 fn document_of(key: &[u8]) -> Option<DocumentId> {
-    let length = usize::from(*key.get(1)?);
-    DocumentId::from_bytes(key.get(2..2 + length)?).ok()
+    rows::read_key(key).map(|(_, id)| id)
 }
 
 fn hash(hash: &model::ChangeHash) -> ChangeHash {

@@ -2,8 +2,9 @@
 //!
 //! The code of a node is the code that runs in production ([`node::Shard`], [`node::Lobby`]); around
 //! it stand a virtual clock, a disk that can be crashed, connections that break, clients that
-//! behave as automerge-repo does (with the real `automerge` inside), and peers that do not. One
-//! number is a run: [`run`] with the same seed does the same things in the same order.
+//! behave as automerge-repo does (with the real `automerge` inside), and peers that do not. There is
+//! one region, or three to seven of them with links between. One number is a run: [`run`] with the
+//! same seed does the same things in the same order.
 //!
 //! What must hold is judged from outside, see [`Law`]. `docs/testing.md` says how to replay a seed.
 
@@ -17,6 +18,7 @@ mod network;
 mod node_host;
 mod plan;
 mod planted;
+mod regions;
 mod rng;
 mod shell;
 mod trace;
@@ -34,6 +36,8 @@ use world::World;
 /// How to run a seed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
+    /// Three to seven regions and links between them, not one region.
+    pub regions: bool,
     /// Print everything that happens.
     pub log: bool,
     /// A bug to put in.
@@ -59,7 +63,7 @@ pub struct Outcome {
 ///
 /// A panic inside the node or a client counts as [`Law::HonestClientsNeverFail`]: neither may.
 pub fn run(seed: u64, options: Options) -> Outcome {
-    let mut world = World::new(seed, options.log, options.planted);
+    let mut world = World::new(seed, options);
     let played = catch_unwind(AssertUnwindSafe(|| world.play()));
     if let Err(panic) = played {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -67,6 +71,9 @@ pub fn run(seed: u64, options: Options) -> Outcome {
         world.broken(Law::HonestClientsNeverFail, format!("panicked: {text}"));
     }
     world.tally.insert("frames", world.frames);
+    if let Some(regions) = &world.regions {
+        world.tally.insert("frames between regions", regions.frames);
+    }
     Outcome {
         violation: world.judge.violation.clone(),
         trace: world.trace.digest(),

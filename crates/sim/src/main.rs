@@ -1,11 +1,12 @@
-//! Replays a seed of the simulator: `cargo run -p tributary-sim -- SEED [COUNT] [--trace]`.
+//! Replays a seed of the simulator:
+//! `cargo run -p tributary-sim -- SEED [COUNT] [--regions] [--trace]`.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use tributary_sim::{Options, run};
 
-const USAGE: &str = "usage: tributary-sim SEED [COUNT] [--trace]";
+const USAGE: &str = "usage: tributary-sim SEED [COUNT] [--regions] [--trace]";
 
 fn main() -> ExitCode {
     let mut numbers = Vec::new();
@@ -13,6 +14,7 @@ fn main() -> ExitCode {
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             "--trace" => options.log = true,
+            "--regions" => options.regions = true,
             text => match text.parse::<u64>() {
                 Ok(number) => numbers.push(number),
                 Err(_) => {

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::rng::Rng;
 
+/// What a frame of a link begins with that is a batch of entries.
+const BATCH: u8 = 1;
+
 /// One connection, never used twice in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LinkId(pub(crate) u64);
@@ -14,6 +17,8 @@ pub(crate) struct LinkId(pub(crate) u64);
 pub(crate) enum Dialler {
     Client(usize),
     Hostile(usize),
+    /// Another node: the connection is one lane of a link between two regions.
+    Region(usize),
 }
 
 /// A direction, by where it leads.
@@ -23,7 +28,7 @@ pub(crate) enum Toward {
     Node,
 }
 
-/// A connection between somebody and a node. Between two nodes it will be the same thing: one dials.
+/// A connection between somebody and a node. Between two nodes it is the same thing: one dials.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) dialler: Dialler,
@@ -104,9 +109,37 @@ impl Pipe {
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
+
+    /// Turns a bit of a batch of entries that is on its way, if there is one. Only these have a digest
+    /// of their own; the others trust in TCP.
+    pub(crate) fn garble(&mut self, rng: &mut Rng) -> bool {
+        let batches = self.frames.iter_mut().filter(|frame| frame.len() > 1 && frame[0] == BATCH);
+        let Some(frame) = batches.last() else { return false };
+        let at = 1 + rng.below(frame.len() - 1);
+        frame[at] ^= 1 << rng.below(8);
+        true
+    }
 }
 
 impl Link {
+    /// Whether it is a lane between two regions.
+    pub(crate) fn is_lane(&self) -> bool {
+        matches!(self.dialler, Dialler::Region(_))
+    }
+
+    /// The nodes at its ends, if both are nodes: the one that dialled first.
+    pub(crate) fn regions(&self) -> Option<(usize, usize)> {
+        match self.dialler {
+            Dialler::Region(from) => Some((from, self.node)),
+            _ => None,
+        }
+    }
+
+    /// Which way leads to a node.
+    pub(crate) fn toward(&self, node: usize) -> Toward {
+        if self.dialler == Dialler::Region(node) { Toward::Dialler } else { Toward::Node }
+    }
+
     pub(crate) fn pipe(&mut self, toward: Toward) -> &mut Pipe {
         match toward {
             Toward::Node => &mut self.to_node,

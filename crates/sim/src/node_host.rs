@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{PeerId, StorageId};
-use node::{BatchId, Event, Identity, Limits, Lobby, Now, SessionId, Shard};
+use node::{BatchId, Event, Identity, Limits, Lobby, MeshSetup, Now, SessionId, Shard};
 use store::{DiskImage, MemoryDisk, MemoryStore, Write};
 
 use crate::network::LinkId;
+use crate::regions::{self, Mesh, Regions};
 
 /// How many batches of one shard may be on their way before it takes nothing more in.
 pub(crate) const BATCHES_UNDER_WAY_MAX: usize = 4;
@@ -32,6 +33,12 @@ pub(crate) struct Node {
     pub(crate) backups: Vec<DiskImage>,
     /// What the clock shows more, or less, than the true time. In milliseconds.
     pub(crate) skew_ms: i64,
+    /// What is drawn anew for each process that starts.
+    pub(crate) epoch: u64,
+    /// A fault waits for the next commit.
+    pub(crate) armed: bool,
+    /// The disk has lied, and will until the next crash.
+    pub(crate) lying: bool,
     /// Commits take this much longer until then.
     pub(crate) slow_until: Duration,
     /// The archive has no process for anyone until then.
@@ -49,6 +56,7 @@ pub(crate) struct Process {
     pub(crate) links: BTreeMap<SessionId, LinkId>,
     pub(crate) last_session: u64,
     pub(crate) committer: Committer,
+    pub(crate) mesh: Option<Mesh>,
     /// It ends when everything taken in is durable, and lets nobody in any more.
     pub(crate) draining: bool,
 }
@@ -116,21 +124,52 @@ impl Node {
             process: None,
             backups: Vec::new(),
             skew_ms: 0,
+            epoch: 0,
+            armed: false,
+            lying: false,
             slow_until: Duration::ZERO,
             archive_away_until: Duration::ZERO,
         }
     }
 
-    /// Starts the process on whatever the disk holds.
-    pub(crate) fn start(&mut self, index: usize, shards: usize, limits: &Limits, now: Duration) {
+    /// Starts the process on whatever the disk holds, with an epoch that has been drawn for it.
+    pub(crate) fn start(
+        &mut self,
+        index: usize,
+        shards: usize,
+        limits: &Limits,
+        regions: Option<&Regions>,
+        now: Duration,
+    ) {
         self.life += 1;
         let me = Identity {
             peer: PeerId::new(&format!("node-{index}")).expect("a short name"),
             storage: StorageId::new(&format!("store-{index}")).expect("a short name"),
         };
         let store = Arc::new(self.disk.open());
-        let shards = (0..shards).map(|_| Host {
-            shard: Shard::new(me.clone(), limits.clone(), store.clone()),
+        let setup = |shard| {
+            let members = 0..regions?.members;
+            Some(MeshSetup {
+                region: regions::name(index),
+                epoch: self.epoch,
+                regions: members.filter(|other| *other != index).map(regions::name).collect(),
+                salt: regions?.salt,
+                shard,
+                shards,
+            })
+        };
+        let mesh = regions
+            .map(|regions| Mesh::new(index, self.epoch, me.storage.clone(), shards, regions));
+        let shard = |shard: usize| {
+            let (me, limits, store) = (me.clone(), limits.clone(), store.clone());
+            match setup(shard) {
+                // Opening reads what no fault of this world damages.
+                Some(setup) => Shard::in_mesh(me, limits, store, setup).expect("rows of a mesh"),
+                None => Shard::new(me, limits, store),
+            }
+        };
+        let shards = (0..shards).map(|index| Host {
+            shard: shard(index),
             inbox: VecDeque::new(),
             answered: VecDeque::new(),
             under_way: 0,
@@ -146,6 +185,7 @@ impl Node {
             links: BTreeMap::new(),
             last_session: 0,
             committer: Committer::default(),
+            mesh,
             draining: false,
         });
     }

@@ -41,9 +41,30 @@ pub(crate) enum Fault {
     ClientRestart,
     /// Somebody joins under an honest client's name.
     Impostor,
+    /// Nothing passes between two regions for a while, whoever dials.
+    RegionsCut,
+    /// Nothing passes from one region to another for a while; the other way all is well.
+    OneWay,
+    /// Nothing passes between one region and all others for a while.
+    Isolated,
+    /// The regions fall into two groups for a while.
+    Split,
+    /// A bit of what is on its way between two regions is turned.
+    Garbled,
+    /// A region starts again with an empty disk.
+    Wiped,
+    /// A region starts again with a copy of another region's disk.
+    Cloned,
+    /// One region after the other ends in order and starts again.
+    Rolling,
+    /// A client goes to another region.
+    Roams,
+    /// Somebody goes on with a copy of a client's document in another region, under the same actor.
+    Forks,
 }
 
 impl Fault {
+    /// What goes wrong where there is one region.
     const ALL: [Self; 16] = [
         Self::Reset,
         Self::Cut,
@@ -61,6 +82,19 @@ impl Fault {
         Self::ArchiveAway,
         Self::ClientRestart,
         Self::Impostor,
+    ];
+
+    /// What goes wrong between regions on top of that.
+    const BETWEEN: [Self; 9] = [
+        Self::RegionsCut,
+        Self::OneWay,
+        Self::Isolated,
+        Self::Split,
+        Self::Garbled,
+        Self::Wiped,
+        Self::Cloned,
+        Self::Rolling,
+        Self::Roams,
     ];
 }
 
@@ -86,6 +120,22 @@ pub(crate) struct Plan {
     pub(crate) commit_ms: (u64, u64),
     pub(crate) archive_ms: (u64, u64),
     pub(crate) habits: Habits,
+    /// None: there is one region, and nobody links to it.
+    pub(crate) mesh: Option<MeshPlan>,
+}
+
+/// What lies between the regions of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct MeshPlan {
+    /// The last region is set up while the others run.
+    pub(crate) one_comes_later: bool,
+    /// How long a frame travels between two regions; each pair has its own in this range.
+    pub(crate) one_way_ms: (u64, u64),
+    pub(crate) jitter_ms: u64,
+    /// In this many of 100 pairs both dial, in the others one does.
+    pub(crate) both_dial_percent: u64,
+    /// How many bytes the network takes before a lane's writer has to wait.
+    pub(crate) kernel_bytes: usize,
 }
 
 /// What the honest clients of a run do.
@@ -136,6 +186,7 @@ impl Plan {
             clients: 2 + rng.below(4),
             hostiles: if rng.percent(50) { 1 + rng.below(2) } else { 0 },
             documents: 1 + rng.below(4),
+            mesh: None,
             chaos: rng.millis(10_000, 35_000),
             faults,
             fault_every: rng.pick(&[ms(1000), ms(3000), ms(8000)]),
@@ -159,6 +210,45 @@ impl Plan {
                 remote_heads: rng.percent(40),
             },
         }
+    }
+
+    /// As [`Plan::of`], with three to seven regions.
+    pub(crate) fn of_regions(rng: &mut Rng) -> Self {
+        let mut plan = Self::of(rng);
+        plan.nodes = rng.pick(&[3, 3, 3, 3, 3, 3, 4, 4, 5, 7]);
+        plan.clients = plan.nodes + rng.below(3);
+        plan.documents = 1 + rng.below(3);
+        plan.hostiles = usize::from(rng.percent(20));
+        plan.chaos = rng.millis(8_000, 25_000);
+        plan.habits.act_every = rng.pick(&[ms(150), ms(300), ms(800)]);
+        plan.habits.read_only &= rng.percent(40);
+        if !plan.faults.is_empty() {
+            // Fewer of those that the other world has, so that there is time for these.
+            plan.faults.retain(|_| rng.percent(60));
+            plan.faults.extend(Fault::BETWEEN.into_iter().filter(|_| rng.percent(35)));
+            // One actor with two histories takes clients that know what they do: only sometimes,
+            // and then nobody goes from one region to the other with either of them.
+            if rng.percent(15) {
+                plan.faults.push(Fault::Forks);
+                plan.faults.retain(|fault| !matches!(fault, Fault::Roams | Fault::ClientRestart));
+                plan.habits.forget = false;
+                plan.habits.reopen = false;
+                plan.hostiles = 0;
+            }
+        }
+        if plan.hostiles > 0 {
+            // Whether they may show a second history depends on whether a region forgets the first.
+            plan.faults.retain(|fault| !matches!(fault, Fault::Wiped | Fault::Cloned));
+        }
+        let from = rng.pick(&[5, 20, 60]);
+        plan.mesh = Some(MeshPlan {
+            one_comes_later: !plan.faults.is_empty() && rng.percent(25),
+            one_way_ms: (from, rng.pick(&[from, 150])),
+            jitter_ms: rng.pick(&[0, 2, 30]),
+            both_dial_percent: rng.pick(&[0, 50, 100]),
+            kernel_bytes: rng.pick(&[2 << 10, 64 << 10]),
+        });
+        plan
     }
 
     pub(crate) fn has(&self, fault: Fault) -> bool {

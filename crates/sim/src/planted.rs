@@ -29,10 +29,16 @@ pub enum Planted {
     SwallowsDenials,
     /// A byte of a sync message is another one when it arrives.
     FlipsBits,
+    /// A process that starts goes on under the epoch of the one before.
+    KeepsEpoch,
+    /// Entries get lost between a link and its shard.
+    LosesEntries,
+    /// Presence overtakes presence between a shard and a link.
+    ShufflesPresence,
 }
 
 impl Planted {
-    /// Every one of them.
+    /// Every one that can be put in where there is one region.
     pub const ALL: [Self; 11] = [
         Self::DiskLies,
         Self::SpeaksBeforeCommit,
@@ -47,11 +53,15 @@ impl Planted {
         Self::FlipsBits,
     ];
 
+    /// Those that need several regions.
+    pub const BETWEEN: [Self; 3] = [Self::KeepsEpoch, Self::LosesEntries, Self::ShufflesPresence];
+
     /// Some bugs need certain things to happen at all.
     pub(crate) fn adapt(self, plan: &mut Plan) {
         match self {
             Self::LosesTail | Self::StartsEmpty => plan.faults.push(Fault::Crash),
-            Self::PresenceTwice => plan.habits.presence = true,
+            Self::PresenceTwice | Self::ShufflesPresence => plan.habits.presence = true,
+            Self::KeepsEpoch => plan.faults.extend([Fault::Restore; 3]),
             Self::ClosesAnother => plan.hostiles = plan.hostiles.max(1),
             Self::ForgetsRoom => {
                 plan.faults.push(Fault::SlowReader);
@@ -64,6 +74,7 @@ impl Planted {
             Self::DiskLies
             | Self::SpeaksBeforeCommit
             | Self::LosesFrames
+            | Self::LosesEntries
             | Self::SwallowsDenials
             | Self::FlipsBits => {}
         }
@@ -74,13 +85,11 @@ impl Planted {
 #[derive(Debug)]
 pub(crate) struct Planter {
     planted: Option<Planted>,
-    /// The disk has lied, and will until the next crash.
-    pub(crate) lying: bool,
 }
 
 impl Planter {
     pub(crate) fn new(planted: Option<Planted>) -> Self {
-        Self { planted, lying: false }
+        Self { planted }
     }
 
     pub(crate) fn is(&self, planted: Planted) -> bool {

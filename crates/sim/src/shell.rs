@@ -23,9 +23,14 @@ const GUILTY_WITHIN: Duration = Duration::from_secs(30);
 impl World {
     pub(crate) fn start_node(&mut self, node: usize) {
         let (shards, limits) = (self.plan.shards, self.plan.limits.clone());
-        self.nodes[node].start(node, shards, &limits, self.now);
+        if self.regions.is_some() {
+            let kept = self.nodes[node].epoch != 0 && self.planted.is(Planted::KeepsEpoch);
+            self.nodes[node].epoch = if kept { self.nodes[node].epoch } else { self.rng.next() };
+        }
+        self.nodes[node].start(node, shards, &limits, self.regions.as_ref(), self.now);
         self.trace.note(self.now, "node starts", &[node as u64], &[], String::new);
         self.count("starts");
+        self.dial_regions(node);
     }
 
     /// A connection has come in.
@@ -219,6 +224,11 @@ impl World {
                 });
                 let result = Box::new(result);
                 self.due(took, Due::ArchiveIsDone { node, life, shard, job, result, took });
+            }
+            Effect::Region { to, message } => self.shard_says(node, shard, to, message),
+            Effect::Adopt { document, changes } => {
+                let shard = document.shard(self.plan.shards);
+                self.tell_shard(node, shard, Event::Adopt { document, changes });
             }
             Effect::Report(report) => self.reported(node, &report),
         }

@@ -42,6 +42,11 @@ impl Trace {
     }
 }
 
+/// A frame between two regions in words: what is in it is told where links and shards speak.
+pub(crate) fn describe_lane(frame: &[u8]) -> String {
+    format!("{} bytes, kind {}", frame.len(), frame.first().copied().unwrap_or(0))
+}
+
 /// A frame in words.
 pub(crate) fn describe(frame: &[u8]) -> String {
     let message = match wire::decode(frame) {

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use model::DocumentId;
 
+use crate::Options;
 use crate::client::Client;
 use crate::hostile::Hostile;
 use crate::judge::{Judge, Law};
 use crate::network::{Dialler, Link, LinkId, Pipe, Toward};
 use crate::node_host::Node;
-use crate::plan::Plan;
-use crate::planted::{Planted, Planter};
+use crate::plan::{Fault, Plan};
+use crate::planted::Planter;
+use crate::regions::Regions;
 use crate::rng::Rng;
-use crate::trace::{Trace, describe};
+use crate::trace::{Trace, describe, describe_lane};
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -76,6 +78,44 @@ pub(crate) enum Due {
         link: LinkId,
     },
     Strikes,
+    /// A node tries to open a lane to another region.
+    RegionDials {
+        node: usize,
+        life: u64,
+        peer: usize,
+        lane: mesh::Lane,
+    },
+    /// It hears whether somebody is there. `cut`: nothing passed when it asked.
+    RegionAnswers {
+        node: usize,
+        life: u64,
+        peer: usize,
+        lane: mesh::Lane,
+        cut: bool,
+    },
+    /// A connection between regions has to be proved by now.
+    LaneProves {
+        node: usize,
+        life: u64,
+        link: LinkId,
+    },
+    /// A node's link to another region looks around.
+    LinkRuns {
+        node: usize,
+        life: u64,
+        peer: usize,
+    },
+    /// The last region is set up.
+    RegionComes,
+    /// Two clients under one actor write at the same time.
+    Diverge {
+        clients: [usize; 2],
+        document: usize,
+    },
+    /// An operator ends a node's process in order.
+    Drains {
+        node: usize,
+    },
 }
 
 pub(crate) struct World {
@@ -88,6 +128,10 @@ pub(crate) struct World {
     pub(crate) judge: Judge,
     pub(crate) planted: Planter,
     pub(crate) nodes: Vec<Node>,
+    /// None: there is one region.
+    pub(crate) regions: Option<Regions>,
+    /// A planted bug holds this back.
+    pub(crate) overtaken: Vec<(usize, usize, Option<usize>, mesh::FromShard)>,
     pub(crate) links: BTreeMap<LinkId, Link>,
     last_link: u64,
     pub(crate) clients: Vec<Client>,
@@ -98,15 +142,14 @@ pub(crate) struct World {
     /// Frames put on their way by anyone, `join` and `peer` apart.
     pub(crate) frames: u64,
     pub(crate) last_frame_at: Duration,
-    /// A fault waits for the next commit.
-    pub(crate) armed: bool,
     pub(crate) tally: BTreeMap<&'static str, u64>,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, log: bool, planted: Option<Planted>) -> Self {
+    pub(crate) fn new(seed: u64, options: Options) -> Self {
+        let Options { regions, log, planted } = options;
         let mut rng = Rng::new(seed);
-        let mut plan = Plan::of(&mut rng);
+        let mut plan = if regions { Plan::of_regions(&mut rng) } else { Plan::of(&mut rng) };
         if let Some(planted) = planted {
             planted.adapt(&mut plan);
         }
@@ -117,7 +160,11 @@ impl World {
             DocumentId::from_bytes(&bytes).expect("16 bytes are an id")
         });
         let documents = documents.collect();
+        let nodes = plan.nodes;
+        let regions = plan.mesh.as_ref().map(|mesh| Regions::new(mesh, nodes, &mut rng));
         let mut world = Self {
+            regions,
+            overtaken: Vec::new(),
             judge: Judge::new(plan.nodes),
             planted: Planter::new(planted),
             nodes: (0..plan.nodes).map(|_| Node::new()).collect(),
@@ -132,7 +179,6 @@ impl World {
             chaos: true,
             frames: 0,
             last_frame_at: Duration::ZERO,
-            armed: false,
             tally: BTreeMap::new(),
             documents,
             rng,
@@ -141,16 +187,23 @@ impl World {
         if log {
             println!("{:#?}", world.plan);
         }
+        world.judge.resends = world.plan.has(Fault::Garbled);
+        world.judge.deaths = world.plan.has(Fault::Forks);
         world.begin();
         world
     }
 
     fn begin(&mut self) {
-        for node in 0..self.nodes.len() {
+        let members = self.members();
+        for node in 0..members {
             self.start_node(node);
         }
+        if members < self.nodes.len() {
+            let after = self.rng.millis(2000, 8000);
+            self.due(after, Due::RegionComes);
+        }
         for index in 0..self.plan.clients {
-            let client = Client::new(index, index % self.plan.nodes, &mut self.rng);
+            let client = Client::new(index, index % members, &mut self.rng);
             self.clients.push(client);
             let after = self.rng.millis(0, 3000);
             self.due(after, Due::Dials { client: index });
@@ -164,6 +217,11 @@ impl World {
         if !self.plan.faults.is_empty() {
             self.due(self.plan.fault_every, Due::Strikes);
         }
+    }
+
+    /// How many nodes there are by now.
+    pub(crate) fn members(&self) -> usize {
+        self.regions.as_ref().map_or(self.nodes.len(), |regions| regions.members)
     }
 
     /// Puts something on the list; what is due at the same moment happens in the order of these calls.
@@ -199,7 +257,7 @@ impl World {
         match due {
             Due::Arrives { link, toward } => self.arrives(link, toward),
             Due::Notices { link, toward } => match toward {
-                Toward::Node => self.unseat(link),
+                Toward::Node => self.node_notices(link),
                 Toward::Dialler => self.hang_up(link),
             },
             Due::Pings { link } => self.ping(link),
@@ -217,13 +275,32 @@ impl World {
             {
                 self.archive_is_done(node, shard, job, result, took);
             }
+            Due::RegionDials { node, life, peer, lane } if self.lives(node, life) => {
+                self.region_dials(node, peer, lane);
+            }
+            Due::RegionAnswers { node, life, peer, lane, cut } if self.lives(node, life) => {
+                self.region_answers(node, peer, lane, cut);
+            }
+            Due::LaneProves { node, life, link } if self.lives(node, life) => {
+                self.lane_proves(node, link);
+            }
+            Due::LinkRuns { node, life, peer } if self.lives(node, life) => {
+                self.run_link(node, peer);
+            }
             // Meant for a process that is no more.
             Due::ShardRuns { .. }
             | Due::CommitReaches { .. }
             | Due::CommitReturns { .. }
-            | Due::ArchiveIsDone { .. } => {}
+            | Due::ArchiveIsDone { .. }
+            | Due::RegionDials { .. }
+            | Due::RegionAnswers { .. }
+            | Due::LaneProves { .. }
+            | Due::LinkRuns { .. } => {}
+            Due::RegionComes => self.region_comes(),
+            Due::Diverge { clients, document } => self.diverge(clients, document),
+            Due::Drains { node } => self.drain(node),
             Due::NodeStarts { node } => {
-                if self.nodes[node].process.is_none() {
+                if self.nodes[node].process.is_none() && node < self.members() {
                     self.start_node(node);
                 }
             }
@@ -245,8 +322,7 @@ impl World {
         if self.nodes[node].process.as_ref().is_none_or(|process| process.draining) {
             return None;
         }
-        self.last_link += 1;
-        let id = LinkId(self.last_link);
+        let id = self.next_link();
         let (latency, jitter) = if self.chaos {
             let far = self.plan.latency_ms;
             (self.rng.millis(far / 2, far), self.plan.jitter_ms)
@@ -268,6 +344,19 @@ impl World {
         Some(id)
     }
 
+    pub(crate) fn next_link(&mut self) -> LinkId {
+        self.last_link += 1;
+        LinkId(self.last_link)
+    }
+
+    /// The node's end of a connection notices that it is gone.
+    pub(crate) fn node_notices(&mut self, id: LinkId) {
+        match self.links.get(&id) {
+            Some(link) if link.is_lane() => self.end_lane(link.node, id),
+            _ => self.unseat(id),
+        }
+    }
+
     /// Puts a frame on its way. False if this end has let go of the connection.
     pub(crate) fn transmit(&mut self, id: LinkId, toward: Toward, frame: Vec<u8>) -> bool {
         let now = self.now;
@@ -279,13 +368,23 @@ impl World {
         if !sender_open {
             return false;
         }
-        self.frames += 1;
-        self.last_frame_at = now;
-        if self.frames > FRAMES_MAX {
-            self.judge.broken(Law::ConvergedIsSilent, format!("{FRAMES_MAX} frames and no end"));
-        }
         let way = if toward == Toward::Node { "up" } else { "down" };
-        self.trace.note(now, way, &[id.0], &frame, || describe(&frame));
+        if let Some((from, to)) = link.regions() {
+            if let Some(regions) = &mut self.regions {
+                regions.frames += 1;
+                regions.bytes += frame.len() as u64;
+            }
+            let ends = [id.0, from as u64, to as u64];
+            self.trace.note(now, way, &ends, &frame, || describe_lane(&frame));
+        } else {
+            self.frames += 1;
+            self.last_frame_at = now;
+            if self.frames > FRAMES_MAX {
+                let what = format!("{FRAMES_MAX} frames and no end");
+                self.judge.broken(Law::ConvergedIsSilent, what);
+            }
+            self.trace.note(now, way, &[id.0], &frame, || describe(&frame));
+        }
         // The other end is gone and this one has not noticed: the frame goes nowhere.
         if receiver_open && !link.broken {
             let at = link.pipe(toward).push(now, frame, &mut self.rng);
@@ -304,13 +403,21 @@ impl World {
             Ok(Some(frame)) => {
                 self.trace.note(now, "arrives", &[id.0, frame.len() as u64], &[], String::new);
                 match (toward, dialler) {
+                    (Toward::Node, Dialler::Region(other)) => {
+                        self.lane_hears(node, id, frame);
+                        self.pump_lane(other, id);
+                    }
+                    (Toward::Dialler, Dialler::Region(other)) => {
+                        self.lane_hears(other, id, frame);
+                        self.pump_lane(node, id);
+                    }
                     (Toward::Node, _) => self.node_hears(node, id, &frame),
                     (Toward::Dialler, Dialler::Client(client)) => self.client_hears(client, &frame),
                     (Toward::Dialler, Dialler::Hostile(hostile)) => {
                         self.hostile_hears(hostile, &frame)
                     }
                 }
-                if toward == Toward::Dialler {
+                if toward == Toward::Dialler && !matches!(dialler, Dialler::Region(_)) {
                     self.pump(id);
                 }
             }
@@ -337,6 +444,7 @@ impl World {
         match dialler {
             Dialler::Client(client) => self.client_lost_link(client, id),
             Dialler::Hostile(hostile) => self.hostile_lost_link(hostile, id),
+            Dialler::Region(node) => self.lane_lost(node, id),
         }
     }
 

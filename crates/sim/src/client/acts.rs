@@ -10,7 +10,7 @@ use crate::world::{Due, World};
 impl World {
     /// Something that a person, or the program around the library, does.
     pub(crate) fn client_acts(&mut self, index: usize) {
-        if !self.chaos {
+        if !self.chaos || self.clients[index].lost {
             return;
         }
         let habits = self.plan.habits.clone();

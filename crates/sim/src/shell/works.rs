@@ -6,6 +6,7 @@ use node::{Event, Report};
 use store::Store;
 
 use crate::judge::Law;
+use crate::plan::Fault;
 use crate::planted::Planted;
 use crate::world::{Due, World};
 
@@ -34,11 +35,12 @@ impl World {
             self.nodes[node].disk.fail_next_commit(store::Fault::Lie);
         }
         let Some(process) = &mut self.nodes[node].process else { return };
-        self.planted.lying |= lies;
-        match process.store.commit(&writes) {
+        let committed = process.store.commit(&writes);
+        self.nodes[node].lying |= lies;
+        match committed {
             Ok(()) => {
                 self.count("commits");
-                if !self.planted.lying {
+                if !self.nodes[node].lying {
                     self.judge.written(node, &writes);
                 }
             }
@@ -84,10 +86,12 @@ impl World {
                     .process
                     .as_ref()
                     .and_then(|process| process.links.get(session));
-                if link.is_some_and(|link| self.is_honest(*link)) {
+                if link.is_some_and(|link| self.is_honest(*link)) && !self.plan.has(Fault::Forks) {
                     self.broken(Law::HonestChangesAreTaken, format!("refused: {why}"));
                 }
             }
+            // One of two histories under one actor dies, with what others built on it.
+            Report::Died { .. } if self.plan.has(Fault::Forks) => self.count("died"),
             Report::Died { change, reason, .. } => {
                 self.broken(
                     Law::HonestChangesAreTaken,
@@ -97,10 +101,24 @@ impl World {
             Report::Unreadable { document, error } => {
                 self.broken(Law::TheStoreIsWhole, format!("{document} cannot be read: {error}"));
             }
+            Report::Copied { .. } => self.count("conflict copies"),
+            Report::NotRepaired { document, reason } => {
+                self.broken(Law::RegionsUnderstand, format!("repair of {document}: {reason}"));
+            }
+            Report::LogTaken { log } => {
+                self.broken(Law::LogsNeverChange, format!("region {node}: {log} is taken"));
+            }
+            Report::LogDiffers { log, region } => {
+                let what = format!("region {node}: {log} is another one in {region}");
+                self.broken(Law::LogsNeverChange, what);
+            }
+            Report::MeshUnreadable { error } => {
+                self.broken(Law::TheStoreIsWhole, format!("the mesh cannot be read: {error}"));
+            }
             Report::Compacted { .. } => self.count("compactions"),
             Report::Unverified { reason, .. } => {
                 self.count("not verified");
-                if !self.plan.has(crate::plan::Fault::ArchiveAway) {
+                if !self.plan.has(Fault::ArchiveAway) {
                     self.broken(Law::TheStoreIsWhole, format!("not verified: {reason}"));
                 }
             }
