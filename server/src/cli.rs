@@ -8,7 +8,7 @@ use crate::archive_pool::WORKER_COMMAND;
 use crate::config::{Config, Flags, LogFormat};
 use crate::exit::Failure;
 use crate::serve;
-use crate::tools::{self, ExportArgs, ImportArgs, StoreFlags};
+use crate::tools::{self, ExportArgs, ImportArgs, LinksArgs, StoreFlags};
 
 /// A CRDT document sync server: Automerge documents, kept durably, for stock automerge-repo clients.
 ///
@@ -45,6 +45,8 @@ enum Command {
     Export(ExportArgs),
     /// Takes in an Automerge file, an export, or an automerge-repo (NodeFS) directory
     Import(ImportArgs),
+    /// Asks a running region how its links to other regions are
+    Links(LinksArgs),
     /// Opens documents for the server, in a process with limits of its own
     #[command(name = WORKER_COMMAND, hide = true)]
     ArchiveWorker,
@@ -68,6 +70,7 @@ pub fn run() -> ExitCode {
         Command::Verify { flags } => tools::verify(&flags),
         Command::Export(args) => tools::export(&args),
         Command::Import(args) => tools::import(&args),
+        Command::Links(args) => tools::links(&args),
         Command::CheckConfig { flags } => load(&flags).map(|config| print!("{}", config.to_toml())),
     };
     match result {

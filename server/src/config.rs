@@ -3,14 +3,18 @@
 //! Every key is a field here; `tributary check-config` prints what is in force. A key that is not
 //! known, or a value that makes no sense, stops the start with the key's name.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum::http::Uri;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use model::RegionName;
 use serde::{Deserialize, Serialize};
+
+use crate::rest::config::RestConfig;
 
 /// Everything that can be configured. Keys in the file are the names of the fields; in the
 /// environment they are written `TRIBUTARY_LISTEN`, `TRIBUTARY_ARCHIVE__WORKERS`.
@@ -42,12 +46,39 @@ pub struct Config {
     pub drain_seconds: f64,
     /// How many shards documents are spread over; 0 means one for each core.
     pub shards: usize,
+    /// The other regions. One with a URL is dialled, one without is expected to dial.
+    pub link: Vec<LinkConfig>,
     /// The archive: where documents are opened with Automerge.
     pub archive: ArchiveConfig,
     /// How long changes stay readable one by one after a snapshot covers them.
     pub retention: RetentionConfig,
     /// What is logged.
     pub log: LogConfig,
+    /// REST.
+    pub rest: RestConfig,
+    /// What all links to other regions have in common.
+    pub mesh: MeshConfig,
+}
+
+/// What all links to other regions have in common.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeshConfig {
+    /// The file with the secret that all regions share. Empty: this region has no links.
+    pub key_file: PathBuf,
+    /// A PEM file with the certificates that `wss` trusts. Empty: those that the system trusts.
+    pub ca_file: PathBuf,
+}
+
+/// Another region.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkConfig {
+    /// Its name, as it calls itself.
+    pub name: String,
+    /// Where it is dialled: `ws://host:port` or `wss://host:port`. Empty: it dials us.
+    #[serde(default)]
+    pub url: String,
 }
 
 /// The archive: worker processes that open documents with Automerge, off the hot path.
@@ -121,6 +152,7 @@ impl Default for Config {
             write_seconds: 30,
             drain_seconds: 2.0,
             shards: 0,
+            link: Vec::new(),
             archive: ArchiveConfig {
                 workers: 1,
                 memory_mib: 2048,
@@ -130,6 +162,8 @@ impl Default for Config {
             },
             retention: RetentionConfig { kib: 1024, hours: 7 * 24 },
             log: LogConfig { filter: "info".to_owned(), format: LogFormat::Text },
+            rest: RestConfig::default(),
+            mesh: MeshConfig { key_file: PathBuf::new(), ca_file: PathBuf::new() },
         }
     }
 }
@@ -161,6 +195,24 @@ pub struct Flags {
     #[arg(long = "memory-budget", value_name = "MIB")]
     #[serde(rename = "memory_budget_mib", skip_serializing_if = "Option::is_none")]
     pub memory_budget: Option<u64>,
+    /// Another region, and where it is dialled (ws or wss); may be repeated
+    #[arg(long = "link", value_name = "NAME=URL", value_parser = parse_link)]
+    #[serde(skip)]
+    pub links: Vec<LinkConfig>,
+    /// The file with the secret that all regions of the mesh share
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub mesh_key_file: Option<PathBuf>,
+}
+
+/// `NAME=ws://host:port`. What is in it is checked with the rest.
+fn parse_link(text: &str) -> Result<LinkConfig, String> {
+    match text.split_once('=') {
+        Some((name, url)) if !url.is_empty() => {
+            Ok(LinkConfig { name: name.to_owned(), url: url.to_owned() })
+        }
+        _ => Err("expected NAME=ws://host:port or NAME=wss://host:port".to_owned()),
+    }
 }
 
 impl Config {
@@ -176,12 +228,14 @@ impl Config {
             }
             figment = figment.merge(Toml::file_exact(file));
         }
-        let config: Self = figment
+        let mut config: Self = figment
             .merge(Env::prefixed("TRIBUTARY_").split("__"))
             .merge(Serialized::defaults(flags))
             .extract()
             .map_err(|error| ConfigError(describe(&error)))?;
+        config.take_link_flags(flags);
         config.check()?;
+        config.check_links()?;
         Ok(config)
     }
 
@@ -193,6 +247,12 @@ impl Config {
     /// The name of the region.
     pub fn region_name(&self) -> RegionName {
         RegionName::new(&self.region).expect("checked when it was read")
+    }
+
+    /// The other regions that are configured.
+    pub fn other_regions(&self) -> Vec<RegionName> {
+        let names = self.link.iter().map(|link| RegionName::new(&link.name));
+        names.collect::<Result<_, _>>().expect("checked when it was read")
     }
 
     /// What the machine may spend.
@@ -216,16 +276,23 @@ impl Config {
     /// How many shards there are.
     pub fn shard_count(&self) -> usize {
         match self.shards {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX),
             shards => shards,
         }
     }
 
+    /// Links on the command line come on top of those in the file, and replace their namesakes.
+    fn take_link_flags(&mut self, flags: &Flags) {
+        if let Some(file) = &flags.mesh_key_file {
+            self.mesh.key_file.clone_from(file);
+        }
+        self.link.retain(|link| flags.links.iter().all(|flag| flag.name != link.name));
+        self.link.extend(flags.links.iter().cloned());
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
-        let named = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let region = RegionName::new(&self.region).is_ok() && self.region.chars().all(named);
         let checks = [
-            (region, "region", "1 to 64 letters, digits, '-', '_' or '.'"),
+            (is_region_name(&self.region), "region", "1 to 64 letters, digits, '-', '_' or '.'"),
             (self.memory_budget_mib >= 32, "memory_budget_mib", "at least 32"),
             (
                 (4096..=1 << 30).contains(&self.frame_bytes_max),
@@ -237,7 +304,7 @@ impl Config {
             ((1..=3600).contains(&self.ping_seconds), "ping_seconds", "1 to 3600"),
             ((1..=3600).contains(&self.write_seconds), "write_seconds", "1 to 3600"),
             ((0.0..=3600.0).contains(&self.drain_seconds), "drain_seconds", "0 to 3600"),
-            (self.shards <= 1024, "shards", "0 to 1024"),
+            (self.shards <= SHARDS_MAX, "shards", "0 to 16"),
             ((1..=64).contains(&self.archive.workers), "archive.workers", "1 to 64"),
             (self.archive.memory_mib >= 256, "archive.memory_mib", "at least 256"),
             ((1..=3600).contains(&self.archive.job_seconds), "archive.job_seconds", "1 to 3600"),
@@ -254,12 +321,85 @@ impl Config {
                 "a filter such as 'info'",
             ),
         ];
-        match checks.iter().find(|(holds, _, _)| !holds) {
+        let checks = checks.into_iter().chain(self.rest.checks());
+        match checks.into_iter().find(|(holds, _, _)| !holds) {
             Some((_, key, expected)) => Err(ConfigError(format!(
                 "the value of '{key}' makes no sense: expected {expected}"
             ))),
             None => Ok(()),
         }
+    }
+
+    fn check_links(&self) -> Result<(), ConfigError> {
+        let refuse = |text: String| Err(ConfigError(text));
+        let mut names = BTreeSet::new();
+        for LinkConfig { name, url } in &self.link {
+            if !is_region_name(name) {
+                return refuse(format!(
+                    "the value of 'link.name' makes no sense: '{name}' is not 1 to 64 letters, \
+                     digits, '-', '_' or '.'"
+                ));
+            }
+            if *name == self.region {
+                return refuse(format!(
+                    "the value of 'link.name' makes no sense: '{name}' is the name of this region"
+                ));
+            }
+            if !names.insert(name) {
+                return refuse(format!("'link' names the region '{name}' twice"));
+            }
+            if !url.is_empty()
+                && let Err(why) = check_link_url(url)
+            {
+                return refuse(format!(
+                    "the value of 'link.url' of '{name}' makes no sense: '{url}' {why}; expected \
+                     ws://host:port or wss://host:port"
+                ));
+            }
+        }
+        if self.link.len() > LINKS_MAX {
+            return refuse(format!("'link': at most {LINKS_MAX} regions can be linked"));
+        }
+        if !self.link.is_empty() && is_unset(&self.mesh.key_file) {
+            return refuse(
+                "'link' without 'mesh.key_file': regions prove to each other that they know one \
+                 secret; put it into a file and name that (--mesh-key-file)"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A document belongs to one of as many streams in every region, and so to one shard.
+const SHARDS_MAX: usize = mesh::STREAMS as usize;
+/// How many other regions there may be.
+pub const LINKS_MAX: usize = 64;
+
+/// Whether a path was left empty.
+pub fn is_unset(path: &Path) -> bool {
+    path.as_os_str().is_empty()
+}
+
+fn is_region_name(text: &str) -> bool {
+    let named = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    RegionName::new(text).is_ok() && text.chars().all(named)
+}
+
+fn check_link_url(text: &str) -> Result<(), String> {
+    let uri: Uri = text.parse().map_err(|error| format!("is not a URL ({error})"))?;
+    if !matches!(uri.scheme_str(), Some("ws" | "wss")) {
+        return Err("begins with neither ws:// nor wss://".to_owned());
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err("has a user name in it, which nobody would ask for".to_owned());
+    }
+    if uri.host().is_none_or(str::is_empty) {
+        return Err("names no host".to_owned());
+    }
+    match uri.path_and_query().map(|path| path.as_str()) {
+        None | Some("/" | "") => Ok(()),
+        Some(path) => Err(format!("has a path ('{path}'), but the endpoint is always /mesh")),
     }
 }
 
@@ -309,6 +449,29 @@ mod tests {
     }
 
     #[test]
+    fn links_on_the_command_line_join_those_in_the_file_and_replace_their_namesakes() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "mesh.key_file = 'k'\n[[link]]\nname = 'us'\n[[link]]\nname = 'ap'\n";
+        std::fs::write(file.path(), text).unwrap();
+        let flags = Flags {
+            config: Some(file.path().to_owned()),
+            links: vec![parse_link("us=ws://us:1").unwrap(), parse_link("sa=wss://sa:2").unwrap()],
+            ..Flags::default()
+        };
+        let config = Config::load(&flags).unwrap();
+        let links: Vec<_> = config.link.iter().map(|l| (l.name.as_str(), l.url.as_str())).collect();
+        assert_eq!(links, [("ap", ""), ("us", "ws://us:1"), ("sa", "wss://sa:2")]);
+        assert_eq!(with_file(&config.to_toml()), Ok(config));
+    }
+
+    #[test]
+    fn a_link_flag_without_a_name_or_a_url_is_refused() {
+        for text in ["us", "us=", "ws://us:1"] {
+            assert!(parse_link(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn an_unknown_key_is_named() {
         assert!(with_file("regoin = 'eu'").unwrap_err().contains("regoin"));
         assert!(with_file("[archive]\nwrokers = 2").unwrap_err().contains("wrokers"));
@@ -322,6 +485,16 @@ mod tests {
             ("region = 'a b'", "region"),
             ("store = 'redis'", "store"),
             ("[archive]\nworkers = 0", "archive.workers"),
+            ("shards = 17", "shards"),
+            ("[mesh]\nkey_fiel = 'k'", "key_fiel"),
+            ("[[link]]\nname = 'us'\nurl = 'ws://us:4450'", "mesh.key_file"),
+            ("mesh.key_file = 'k'\n[[link]]\nurl = 'ws://us:4450'", "name"),
+            ("mesh.key_file = 'k'\n[[link]]\nname = 'u s'", "link.name"),
+            ("mesh.key_file = 'k'\n[[link]]\nname = 'local'", "link.name"),
+            ("mesh.key_file = 'k'\n[[link]]\nname = 'us'\n[[link]]\nname = 'us'", "twice"),
+            ("mesh.key_file = 'k'\n[[link]]\nname = 'us'\nurl = 'http://us'", "link.url"),
+            ("mesh.key_file = 'k'\n[[link]]\nname = 'us'\nurl = 'ws://us:4450/sync'", "link.url"),
+            ("mesh.key_file = 'k'\n[[link]]\nname = 'us'\nurl = 'us:4450'", "link.url"),
         ] {
             let error = with_file(text).unwrap_err();
             assert!(error.contains(key), "{error}");

@@ -12,6 +12,8 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use tokio_util::task::TaskTracker;
 
+use crate::regions::{self, Regions};
+use crate::rest::{self, Rest};
 use crate::socket::{self, Surroundings};
 
 /// Small buffers: axum's defaults cost 134 KB a connection. Most messages are a few hundred bytes;
@@ -32,17 +34,25 @@ pub struct Site {
     pub ready: AtomicBool,
     /// The tasks of connections.
     pub connections: TaskTracker,
+    /// Documents as resources.
+    pub rest: Arc<Rest>,
+    /// The other regions, if this one has links.
+    pub regions: Option<Arc<Regions>>,
 }
 
 /// All routes.
 pub fn router(site: Arc<Site>) -> Router {
+    let documents = rest::router(site.rest.clone());
     Router::new()
         .route("/", get(root))
         .route("/sync", get(upgrade))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/mesh", get(regions::endpoint))
+        .route("/v1/mesh", get(regions::page))
         .with_state(site)
+        .merge(documents)
 }
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
@@ -86,8 +96,9 @@ async fn readyz(State(site): State<Arc<Site>>) -> Response {
 
 async fn metrics(State(site): State<Arc<Site>>) -> Response {
     let machine = &site.around.machine;
-    let text =
-        site.around.metrics.encode(&machine.counters(), machine.sessions(), machine.uptime());
+    let mesh = Regions::view(site.regions.as_deref(), &site.region).await;
+    let (counters, sessions) = (machine.counters(), machine.sessions());
+    let text = site.around.metrics.encode(&counters, sessions, machine.uptime(), &mesh);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -10,15 +10,20 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use model::{DocumentId, PeerId, StorageId};
+use mesh::ToShard;
+use model::{DocumentId, Heads, PeerId, RegionName, StorageId};
+use node::rows::LoadError;
 use node::{
-    CloseReason, Counters, Effect, Event, Identity, Limits, Lobby, Now, Report, SessionId, Shard,
+    BatchId, CloseReason, Counters, Effect, Event, Identity, Limits, Lobby, MeshSetup, Now, Report,
+    SessionId, Shard,
 };
 use store::Store;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+use crate::board::{Board, Noticed};
 use crate::metrics::Metrics;
+use crate::regions::doors::LinkDoors;
 use crate::{archive_pool, committer};
 
 /// How many events may wait for a shard. A socket whose event does not fit waits, and does not read.
@@ -32,6 +37,8 @@ pub const BATCHES_UNDER_WAY_MAX: usize = 4;
 /// How many frames may wait for one socket. What a shard makes is bounded in bytes by its limits;
 /// this bounds the number of tiny frames.
 pub const FRAMES_MAX: usize = 8192;
+/// How many frames may come before the answer to what was handed in: presence of others, mostly.
+const HANDED_IN_FRAMES_MAX: usize = 256;
 
 /// What a socket is to do.
 #[derive(Debug)]
@@ -109,6 +116,10 @@ pub struct Parts {
     pub shards: usize,
     /// What each of them may spend.
     pub limits: Limits,
+    /// What they need to know of other regions, if there are any; each gets its own place in it.
+    pub mesh: Option<node::MeshSetup>,
+    /// The ways to the links.
+    pub links: Arc<LinkDoors>,
     /// How many sessions are accepted at once.
     pub sessions_max: usize,
     /// The store, to read from.
@@ -119,23 +130,43 @@ pub struct Parts {
     pub archive: archive_pool::Submit,
     /// Where figures go.
     pub metrics: Arc<Metrics>,
+    /// Where it is written which documents have changed.
+    pub board: Arc<Board>,
     /// Set when the machine is to finish what it has and end.
     pub stop: watch::Receiver<bool>,
 }
 
+/// A machine that runs, and the tasks of its shards.
+pub type Started = (Arc<Machine>, Vec<tokio::task::JoinHandle<()>>);
+
 impl Machine {
     /// Starts the shards. The tasks end when `stop` is set and everything taken in is durable.
-    pub fn start(parts: Parts) -> (Arc<Self>, Vec<tokio::task::JoinHandle<()>>) {
+    ///
+    /// # Errors
+    /// When the store does not give what shards need to know of the mesh.
+    pub fn start(parts: Parts) -> Result<Started, LoadError> {
         let started = Instant::now();
         let (mut shards, mut tasks) = (Vec::new(), Vec::new());
-        for index in 0..parts.shards {
-            let (events, inbox) = mpsc::channel(EVENTS_MAX);
+        let ways: Vec<_> = (0..parts.shards).map(|_| mpsc::channel(EVENTS_MAX)).collect();
+        let doors: Vec<_> =
+            ways.iter().map(|(events, _)| ShardDoor { events: events.clone() }).collect();
+        for (index, (events, inbox)) in ways.into_iter().enumerate() {
             let (answers, answered) = mpsc::unbounded_channel();
             let counters = Arc::new(Mutex::new(Counters::default()));
+            let (me, limits, store) = (parts.me.clone(), parts.limits.clone(), parts.store.clone());
+            let shard = match parts.mesh.clone() {
+                Some(mesh) => {
+                    let mesh = MeshSetup { shard: index, shards: parts.shards, ..mesh };
+                    Shard::in_mesh(me, limits, store, mesh)?
+                }
+                None => Shard::new(me, limits, store),
+            };
             let task = ShardTask {
                 index,
-                shard: Shard::new(parts.me.clone(), parts.limits.clone(), parts.store.clone()),
+                shard,
                 started,
+                doors: doors.clone(),
+                links: parts.links.clone(),
                 outboxes: HashMap::new(),
                 answers,
                 committer: Some(parts.committer.clone()),
@@ -143,6 +174,8 @@ impl Machine {
                 batches_under_way: 0,
                 counters: counters.clone(),
                 metrics: parts.metrics.clone(),
+                board: parts.board.clone(),
+                noticed: HashMap::new(),
             };
             tasks.push(tokio::spawn(task.run(inbox, answered, parts.stop.clone())));
             shards.push(ShardWay { events, counters });
@@ -159,7 +192,12 @@ impl Machine {
             metrics: parts.metrics,
             started,
         };
-        (Arc::new(machine), tasks)
+        Ok((Arc::new(machine), tasks))
+    }
+
+    /// The ways to the shards, for links.
+    pub fn shard_doors(&self) -> Vec<ShardDoor> {
+        self.shards.iter().map(|shard| ShardDoor { events: shard.events.clone() }).collect()
     }
 
     /// What the server calls itself.
@@ -264,6 +302,41 @@ impl Machine {
         let _ = self.shards[shard].events.send(inbound).await;
     }
 
+    /// Hands in changes, in a sync message, as a peer would who comes, says this and goes; and waits
+    /// until they are durable. Gives the heads that the document has then.
+    ///
+    /// # Errors
+    /// When the message is not taken in.
+    pub async fn hand_in(&self, document: DocumentId, data: Vec<u8>) -> Result<Heads, HandedBack> {
+        let session = SessionId(self.last_session.fetch_add(1, Ordering::Relaxed) + 1);
+        let (frames, mut outbox) = mpsc::channel(HANDED_IN_FRAMES_MAX);
+        let events = self.shards[document.shard(self.shards.len())].events.clone();
+        let peer = PeerId::new("rest").expect("a short name");
+        let opened = Event::Opened { session, peer, storage: None };
+        let opened = Inbound { outbox: Some(Outbox { frames }), ..Inbound::new(opened) };
+        events.send(opened).await.map_err(|_| HandedBack::Stopped)?;
+        // Also when nobody waits for the answer any more.
+        let _leave = Leaves { session, events };
+        let (bytes, message) = (data.len(), node::DocumentMessage::Sync { data });
+        self.deliver(session, document, message, bytes, &mut PresenceOrder::default()).await;
+        loop {
+            match outbox.recv().await {
+                Some(Outgoing::Frame { frame, .. }) => {
+                    // The first message is the answer, and it says what is durable.
+                    if let Ok(wire::Message::Sync { data, .. }) = wire::decode(&frame)
+                        && let Ok(message) = sync::Message::decode(&data)
+                    {
+                        return Ok(message.heads);
+                    }
+                }
+                Some(Outgoing::Close { code, reason }) => {
+                    return Err(HandedBack::Refused { code, reason });
+                }
+                None => return Err(HandedBack::Stopped),
+            }
+        }
+    }
+
     /// Tells every shard which stores' heads a session wants to hear of.
     pub async fn subscribe(&self, session: SessionId, add: &[StorageId], remove: &[StorageId]) {
         for shard in &self.shards {
@@ -299,6 +372,73 @@ impl Machine {
     }
 }
 
+/// The way of links to one shard.
+#[derive(Clone)]
+pub struct ShardDoor {
+    events: mpsc::Sender<Inbound>,
+}
+
+/// Room for one message in the way to a shard.
+pub struct ShardRoom(mpsc::OwnedPermit<Inbound>);
+
+impl ShardDoor {
+    /// Hands over what a link says, if there is room; otherwise it comes back.
+    pub fn pass(&self, region: &RegionName, message: ToShard) -> Result<(), ToShard> {
+        match self.events.try_reserve() {
+            Ok(room) => {
+                let event = Event::Region { region: region.clone(), message };
+                room.send(Inbound::new(event));
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Full(())) => Err(message),
+            // A shard that has ended needs to hear nothing.
+            Err(mpsc::error::TrySendError::Closed(())) => Ok(()),
+        }
+    }
+
+    /// Waits for room; there is none for ever in a shard that has ended.
+    pub async fn room(&self) -> Option<ShardRoom> {
+        self.events.clone().reserve_owned().await.ok().map(ShardRoom)
+    }
+}
+
+impl ShardRoom {
+    /// Hands over what a link says.
+    pub fn pass(self, region: &RegionName, message: ToShard) {
+        self.0.send(Inbound::new(Event::Region { region: region.clone(), message }));
+    }
+}
+
+/// Why changes were not taken in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HandedBack {
+    /// The message, or something in it, was refused.
+    Refused {
+        /// The close code that a connection would get.
+        code: u16,
+        /// The reason that it would get.
+        reason: String,
+    },
+    /// The machine is stopping.
+    Stopped,
+}
+
+/// Takes leave of a shard when it is dropped.
+struct Leaves {
+    session: SessionId,
+    events: mpsc::Sender<Inbound>,
+}
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        let closed = Inbound::new(Event::Closed { session: self.session });
+        if let Err(mpsc::error::TrySendError::Full(closed)) = self.events.try_send(closed) {
+            let events = self.events.clone();
+            tokio::spawn(async move { events.send(closed).await.is_ok() });
+        }
+    }
+}
+
 /// A place for one connection; given back when this is dropped.
 pub struct Admission {
     machine: Arc<Machine>,
@@ -319,6 +459,9 @@ struct ShardTask {
     index: usize,
     shard: Shard,
     started: Instant,
+    /// The ways to all shards.
+    doors: Vec<ShardDoor>,
+    links: Arc<LinkDoors>,
     outboxes: HashMap<SessionId, Outbox>,
     /// Bounded by what is under way: few batches, one job per waiting message or document.
     answers: UnboundedSender<Event>,
@@ -327,6 +470,9 @@ struct ShardTask {
     batches_under_way: usize,
     counters: Arc<Mutex<Counters>>,
     metrics: Arc<Metrics>,
+    board: Arc<Board>,
+    /// What the batches on their way do to documents.
+    noticed: HashMap<BatchId, Vec<Noticed>>,
 }
 
 impl ShardTask {
@@ -375,8 +521,11 @@ impl ShardTask {
     }
 
     fn handle(&mut self, event: Event) {
-        if matches!(event, Event::Committed { .. }) {
+        if let Event::Committed { batch } = &event {
             self.batches_under_way -= 1;
+            if let Some(noticed) = self.noticed.remove(batch) {
+                self.board.committed(noticed);
+            }
         }
         let now = self.now();
         self.shard.handle(now, event);
@@ -413,6 +562,10 @@ impl ShardTask {
             }
             Effect::Commit { batch, writes } => {
                 self.batches_under_way += 1;
+                let noticed = self.board.notice(&writes);
+                if !noticed.is_empty() {
+                    self.noticed.insert(batch, noticed);
+                }
                 let done = self.answers.clone();
                 if let Some(committer) = &self.committer {
                     // Fails only when the committer has stopped after an error; then so do we.
@@ -422,6 +575,15 @@ impl ShardTask {
             Effect::Archive { job, task } => {
                 let done = self.answers.clone();
                 let _ = self.archive.send(archive_pool::Request { job, task, done });
+            }
+            Effect::Region { to, message } => self.links.tell(self.index, to.as_ref(), message),
+            Effect::Adopt { document, changes } => {
+                let door = self.doors[document.shard(self.doors.len())].clone();
+                // A branch that lost is rare, and no shard may wait for another.
+                tokio::spawn(async move {
+                    let adopt = Event::Adopt { document, changes };
+                    let _ = door.events.send(Inbound::new(adopt)).await;
+                });
             }
             Effect::Report(report) => self.report(&report),
         }
@@ -451,6 +613,28 @@ impl ShardTask {
             }
             Report::Compacted { document, changes, bytes } => {
                 tracing::debug!(%document, changes, bytes, "compacted");
+            }
+            Report::Copied { document, change, copy } => {
+                tracing::error!(
+                    %document, %change, %copy,
+                    "one actor wrote two histories; the one that lost is kept as a copy"
+                );
+            }
+            Report::NotRepaired { document, reason } => {
+                tracing::warn!(%document, reason, "document could not be brought level");
+            }
+            Report::LogTaken { log } => {
+                tracing::error!(
+                    %log,
+                    "another process writes a log of ours: was this region's disk cloned while it \
+                     ran? New changes go to a new log"
+                );
+            }
+            Report::LogDiffers { log, region } => {
+                tracing::error!(%log, %region, "a log is not what we have of it; the audit mends it");
+            }
+            Report::MeshUnreadable { error } => {
+                tracing::error!(%error, "the logs of the mesh cannot be read");
             }
             Report::Unverified { document, reason } => {
                 tracing::warn!(%document, reason, "document could not be verified");

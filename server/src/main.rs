@@ -1,6 +1,7 @@
 //! `tributary`: a sync server for Automerge documents.
 
 mod archive_pool;
+mod board;
 mod cli;
 mod committer;
 mod config;
@@ -8,6 +9,8 @@ mod exit;
 mod http;
 mod machine;
 mod metrics;
+mod regions;
+mod rest;
 mod serve;
 mod socket;
 mod stores;

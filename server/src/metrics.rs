@@ -10,6 +10,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::regions;
+use crate::regions::view::MeshView;
+
 /// What happens outside the shards; what happens inside is in [`Counters`].
 pub struct Metrics {
     commits: Histogram,
@@ -102,7 +105,13 @@ impl Metrics {
     }
 
     /// Everything, in the text format of Prometheus.
-    pub fn encode(&self, counters: &Counters, sessions: usize, uptime: Duration) -> String {
+    pub fn encode(
+        &self,
+        counters: &Counters,
+        sessions: usize,
+        uptime: Duration,
+        mesh: &MeshView,
+    ) -> String {
         let mut registry = Registry::with_prefix("tributary");
         let counter = |registry: &mut Registry, name: &str, help: &str, value: u64| {
             let counter: Counter = Counter::default();
@@ -157,6 +166,7 @@ impl Metrics {
         let (commits, jobs) = (self.commits.clone(), self.archive_jobs.clone());
         r.register_with_unit("commit", "Until a batch was durable", Unit::Seconds, commits);
         r.register_with_unit("archive_job", "Jobs of the archive", Unit::Seconds, jobs);
+        regions::figures::register(r, mesh);
         let mut text = String::new();
         encode(&mut text, &registry).expect("writing to a string cannot fail");
         text

@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use model::PeerId;
@@ -16,11 +19,14 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
+use crate::board::Board;
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::http::{self, Site};
 use crate::machine::{Machine, Parts};
 use crate::metrics::Metrics;
+use crate::regions::{self, Regions, Remote};
+use crate::rest::{self, Rest};
 use crate::socket::Surroundings;
 use crate::{archive_pool, committer, stores};
 
@@ -30,6 +36,12 @@ const TRIM_EVERY: Duration = Duration::from_secs(3600);
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 /// How long to wait for connections and shards to finish after they have been asked to.
 const FINISH_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a region that stops waits until the others hold what was handed in here. Whoever is
+/// reachable needs a few round trips; for the others it is the same as after a loss of power.
+const LEVEL_WITHIN: Duration = Duration::from_secs(3);
+/// How long links may take for their last words.
+const LINKS_CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs a region until it is told to stop.
 ///
@@ -52,6 +64,7 @@ async fn region(config: &Config) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(|error| Failure::Listen(error.to_string()))?;
     let store = stores::open(config)?;
     let storage = stores::storage_id(&*store, &config.data)?;
+    let mesh = regions::Setup::load(config, storage.clone())?;
 
     let metrics = Arc::new(Metrics::default());
     let (store_failed, failure) = oneshot::channel();
@@ -65,17 +78,36 @@ async fn region(config: &Config) -> Result<(), Failure> {
     let peer = PeerId::new(&format!("tributary-{}-{short}", config.region_name()))
         .expect("a region's name leaves room");
     let shards = config.shard_count();
+    let board = Arc::new(Board::new(now_ms()));
     let (machine, shard_tasks) = Machine::start(Parts {
         me: Identity { peer, storage },
         shards,
         limits: config.node_limits(shards),
+        mesh: mesh.as_ref().map(regions::Setup::for_shards),
+        links: mesh.as_ref().map(|mesh| mesh.doors.clone()).unwrap_or_default(),
         sessions_max: config.sessions_max,
         store: store.clone(),
         committer,
         archive,
         metrics: metrics.clone(),
+        board: board.clone(),
         stop: stopped,
-    });
+    })
+    .map_err(|error| {
+        let data = config.data.display();
+        Failure::Store(format!("the logs of the mesh in {data} cannot be read: {error}"))
+    })?;
+    let regions = mesh.map(|mesh| Regions::start(mesh, machine.shard_doors()));
+    let rest = Rest::start(rest::Parts {
+        config: config.rest.clone(),
+        worker_memory_mib: config.archive.memory_mib,
+        region: config.region.clone(),
+        machine: machine.clone(),
+        board,
+        store: store.clone(),
+        metrics: metrics.clone(),
+    })
+    .map_err(|error| Failure::Listen(format!("cannot start the workers of REST: {error}")))?;
     let site = Arc::new(Site {
         around: Arc::new(Surroundings {
             machine: machine.clone(),
@@ -88,6 +120,8 @@ async fn region(config: &Config) -> Result<(), Failure> {
         frame_bytes_max: config.frame_bytes_max,
         ready: AtomicBool::new(true),
         connections: TaskTracker::new(),
+        rest,
+        regions,
     });
     tokio::spawn(trim_regularly(store, machine));
     announce(config, address);
@@ -101,15 +135,22 @@ async fn region(config: &Config) -> Result<(), Failure> {
         failed = failure => failed.ok(),
     };
     site.ready.store(false, Ordering::Relaxed);
+    site.rest.stop();
     if let Some(error) = ended {
         // Nothing can be made durable any more, so nothing more is said to anyone.
         tracing::error!(%error, "the store has failed");
         return Err(store_failure(&error));
     }
     drain(config, &site).await;
+    if let Some(regions) = &site.regions {
+        regions.level(LEVEL_WITHIN).await;
+    }
     let _ = stop.send(true);
     for task in shard_tasks {
         let _ = tokio::time::timeout(FINISH_WITHIN, task).await;
+    }
+    if let Some(regions) = &site.regions {
+        regions.stop(LINKS_CLOSE_WITHIN).await;
     }
     // The shards were the last to have work for the committer.
     let joined = tokio::task::spawn_blocking(move || committer_thread.join());
@@ -158,8 +199,8 @@ fn announce(config: &Config, address: SocketAddr) {
 async fn accept(listener: TcpListener, site: Arc<Site>) -> Option<StoreError> {
     let router = http::router(site);
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, remote) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, or the peer is gone already: the next may do better.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -170,6 +211,10 @@ async fn accept(listener: TcpListener, site: Arc<Site>) -> Option<StoreError> {
         // Keystrokes are small, and waiting to fill a segment would be all of their latency.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Remote(remote));
+            service.call(request)
+        });
         tokio::spawn(async move {
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new())
@@ -198,6 +243,11 @@ async fn drain(config: &Config, site: &Site) {
     }
     site.connections.close();
     let _ = tokio::time::timeout(FINISH_WITHIN, site.connections.wait()).await;
+}
+
+fn now_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since_1970.as_millis() as u64
 }
 
 async fn asked_to_stop() -> &'static str {

@@ -55,10 +55,17 @@ fn every_key_is_documented_with_its_default_and_no_other() {
 fn every_metric_is_documented_with_its_kind_and_no_other() {
     let temp = tempfile::tempdir().unwrap();
     let data = temp.path().join("data");
+    // The figures of links are only there if there is one.
+    let config = temp.path().join("config.toml");
+    let key = temp.path().join("key");
+    fs::write(&key, "a secret of more than sixteen bytes").unwrap();
+    fs::write(&config, format!("mesh.key_file = {key:?}\n[[link]]\nname = 'us'\n")).unwrap();
     let mut server = Running(
         tributary()
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(&data)
+            .arg("--config")
+            .arg(&config)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -19,11 +19,13 @@ const STORIES = [
   "remote-heads",
   "unavailable",
 ]
+/** What several regions do; no client can tell that there are more than one. */
+const REGIONS = ["regions", "regions-refused"]
 const NODE_22 = here("clients/repo-2.6-alpha/node_modules/.bin/node")
 
 const rounds = [
-  { client: "repo-2.5-automerge-3.2", stories: ["raw-protocol", ...STORIES, "large"] },
-  { client: "repo-2.5-automerge-3.5", stories: [...STORIES, "traces"] },
+  { client: "repo-2.5-automerge-3.2", stories: ["raw-protocol", ...STORIES, "large", ...REGIONS] },
+  { client: "repo-2.5-automerge-3.5", stories: [...STORIES, "traces", "regions-trace"] },
   { client: "repo-2.0", stories: STORIES },
   { client: "repo-2.6-alpha", stories: [...STORIES, "mixed-versions"], node: NODE_22 },
 ]

@@ -90,8 +90,16 @@ impl Server {
     /// # Panics
     /// As [`Server::start`].
     pub fn start_with(data: &Path, args: &[&str], variables: &[(&str, &Path)]) -> Self {
+        Self::start_at("127.0.0.1:0", data, args, variables)
+    }
+
+    /// The same, at this address, which is how a server comes back to where it was.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub fn start_at(listen: &str, data: &Path, args: &[&str], variables: &[(&str, &Path)]) -> Self {
         let mut child = command()
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--listen", listen, "--data"])
             .arg(data)
             .args(args)
             .envs(variables.iter().copied())

@@ -1,6 +1,7 @@
-//! The project's own commands: `cargo xtask test`, `cargo xtask bench`.
+//! The project's own commands: `cargo xtask test`, `cargo xtask bench`, `cargo xtask soak`.
 
 mod bench;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -14,12 +15,15 @@ enum Command {
     Test(test::Options),
     /// Starts this server and its peers one after the other, and prints one table.
     Bench(bench::Options),
+    /// Runs three regions for a while to which everything happens, and sees whether they agree.
+    Soak(soak::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Soak(options) => soak::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

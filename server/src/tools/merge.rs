@@ -160,7 +160,7 @@ impl<'a> Document<'a> {
             let (hash, reason) = (dead.hash, dead.reason);
             match &dead.change {
                 Some(change) => {
-                    history.bury(change, Refusal::Dead { hash, reason });
+                    history.bury(change, Refusal::Dead { hash, reason }, &mut |_, _| {});
                 }
                 None => {
                     history.doom(hash, reason);
@@ -223,15 +223,17 @@ impl<'a> Document<'a> {
         };
         for (change, verdict) in batch.into_iter().zip(verdicts) {
             match verdict {
-                Ok(()) => self.history.offer(change, Door::Judged, &mut |change, offer| match offer {
-                    Offer::Appended(_) => self.appended += 1,
-                    Offer::Known(_) => self.known += 1,
-                    Offer::Refused(why) => self.refused.push(why.to_string()),
-                    Offer::Pending => self.refused.push(builds_on_refused(change.hash())),
-                    Offer::NeedsCrdt(_) | Offer::Outranks(_) => {
-                        unreachable!("it has been judged, and is no region's")
-                    }
-                }),
+                Ok(()) => {
+                    self.history.offer(change, Door::Judged, &mut |change, offer| match offer {
+                        Offer::Appended(_) => self.appended += 1,
+                        Offer::Known(_) => self.known += 1,
+                        Offer::Refused(why) => self.refused.push(why.to_string()),
+                        Offer::Pending => self.refused.push(builds_on_refused(change.hash())),
+                        Offer::NeedsCrdt(_) | Offer::Outranks(_) => {
+                            unreachable!("it has been judged, and is no region's")
+                        }
+                    })
+                }
                 Err(reason) => {
                     let why = Refusal::Crdt { hash: change.hash(), reason: reason.to_string() };
                     self.refused.push(why.to_string());

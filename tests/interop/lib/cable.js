@@ -4,9 +4,10 @@ import { once } from "node:events"
 import { connect, createServer } from "node:net"
 
 export class Cable {
-  /** A cable to `url`; clients connect to the cable's own `url`. */
-  static async to(url) {
+  /** A cable to `url`; clients connect to the cable's own `url`. Bytes take `delay` ms each way. */
+  static async to(url, { delay = 0 } = {}) {
     const cable = new Cable()
+    cable.delay = delay
     const { hostname, port } = new URL(url)
     cable.far = { host: hostname, port: Number(port) }
     cable.sockets = new Set()
@@ -37,13 +38,20 @@ export class Cable {
       [far, near],
     ]) {
       this.sockets.add(from)
-      from.pipe(to)
+      if (this.delay === 0) from.pipe(to)
+      else this.#carrySlowly(from, to)
       from.on("error", () => to.destroy())
       from.on("close", () => {
         this.sockets.delete(from)
         to.destroy()
       })
     }
+  }
+
+  /** Timers of one length fire in order, so bytes keep theirs. */
+  #carrySlowly(from, to) {
+    from.on("data", bytes => setTimeout(() => to.destroyed || to.write(bytes), this.delay))
+    from.on("end", () => setTimeout(() => to.end(), this.delay))
   }
 
   async #listen(port) {

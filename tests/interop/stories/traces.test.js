@@ -1,7 +1,8 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
+import { replayTogether } from "../lib/replay.js"
 import { story } from "../lib/story.js"
-import { generateConcurrent, generateSequential, runs, trace } from "../lib/traces.js"
+import { generateConcurrent, generateSequential, trace } from "../lib/traces.js"
 import { until } from "../lib/until.js"
 
 const world = story()
@@ -13,42 +14,7 @@ test("two clients replay what two people typed at once", { timeout: 2 * LIMIT_MS
   const clients = [await world.join(), await world.join()]
   const first = clients[0].create({ text: "" })
   const handles = [first, await clients[1].open(first.url)]
-  // Heads of the document after each transaction and its ancestors; of one, after its last change.
-  const heads = new Map()
-  const start = first.heads()
-  let wake = []
-  const changed = () => {
-    for (const resolve of wake.splice(0)) resolve()
-  }
-  // Not "change": what two people delete at once changes the heads and nothing else.
-  for (const handle of handles) handle.on("heads-changed", changed)
-
-  const play = async agent => {
-    const { Automerge, decodeHeads } = clients[agent].packages
-    const handle = handles[agent]
-    const has = parents =>
-      parents.every(parent => heads.has(parent)) &&
-      Automerge.hasHeads(handle.doc(), decodeHeads(parents.flatMap(parent => heads.get(parent))))
-    for (const { parents, last, patches } of runs(txns).filter(run => run.agent === agent)) {
-      while (!has(parents)) await new Promise(resolve => wake.push(resolve))
-      const at = parents.length === 0 ? start : parents.flatMap(parent => heads.get(parent))
-      const edit = doc => {
-        for (const [position, deleted, inserted] of patches) {
-          Automerge.splice(doc, ["text"], position, deleted, inserted)
-        }
-      }
-      if (same(handle.heads(), at)) {
-        handle.change(edit)
-        heads.set(last, handle.heads())
-      } else {
-        heads.set(last, handle.changeAt(at, edit))
-      }
-      changed()
-      // The sockets get their turn.
-      await new Promise(setImmediate)
-    }
-  }
-  await Promise.all([play(0), play(1)])
+  await replayTogether(txns, clients, handles)
   await until(() => handles.every(handle => handle.doc().text === endContent), "both ends", LIMIT_MS)
   await newcomerReads(first.url, endContent)
 })
@@ -80,5 +46,3 @@ async function newcomerReads(url, content) {
   const handle = await newcomer.open(url, LIMIT_MS)
   await until(() => handle.doc().text === content, "the newcomer to read the end", LIMIT_MS)
 }
-
-const same = (heads, others) => [...heads].sort().join() === [...others].sort().join()

@@ -78,6 +78,15 @@ impl Client {
         }
     }
 
+    /// Reads until the copy has this value at a key.
+    #[allow(dead_code, reason = "not every test file waits for others")]
+    pub fn reads(&mut self, key: &str, value: i64) {
+        while self.get(key) != Some(value) {
+            self.receive();
+            self.send();
+        }
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<i64> {
         self.doc.get(ROOT, key).expect("the root is a map").and_then(|(value, _)| value.as_i64())

@@ -1,0 +1,52 @@
+//! `cargo xtask soak`: three regions to which everything happens, for as long as one likes.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Options of the command.
+#[derive(clap::Args)]
+pub struct Options {
+    /// For how long.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    minutes: u64,
+    /// What happens is drawn from it; a run says which one it had.
+    #[arg(long, value_name = "SEED")]
+    seed: Option<u64>,
+    /// With the binary as it is run, and not the one for tests.
+    #[arg(long)]
+    release: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When regions lost something or did not agree; the run has said what.
+pub fn run(options: &Options) -> Result<(), String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut test = Command::new(&cargo);
+    test.current_dir(&root);
+    if options.release {
+        let mut build = Command::new(&cargo);
+        build.current_dir(&root).args(["build", "--release", "--package", "tributary"]);
+        succeed(&mut build)?;
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), |path| path.into());
+        test.env("TRIBUTARY_BIN", target.join("release/tributary"));
+    }
+    test.args(["test", "--package", "tributary-tests", "--test", "soak", "--", "--nocapture"]);
+    test.env("SOAK_MINUTES", options.minutes.to_string());
+    if let Some(seed) = options.seed {
+        test.env("SOAK_SEED", seed.to_string());
+    }
+    succeed(&mut test)
+}
+
+fn succeed(command: &mut Command) -> Result<(), String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{name} ended with {status}")),
+        Err(error) => Err(format!("{name} does not run: {error}")),
+    }
+}
