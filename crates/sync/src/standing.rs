@@ -116,6 +116,9 @@ pub struct Standing {
     /// The peer holds a second history under an actor of ours. A message with the first one in it
     /// would fail as a whole, so it is sent no changes.
     forked: bool,
+    /// It was sent, on this connection, what is such a history by now. Whether it has taken it in shows
+    /// only in messages that are still on their way, so until it has gone back it counts as forked.
+    sent_dead: bool,
     /// The peer is another region: it decides between two histories as we do, and can be sent both.
     region: bool,
     /// The peer did not keep what we sent, so no message may presume that it does.
@@ -145,9 +148,11 @@ impl Standing {
             None => false,
         };
         reopen |= went_back && !planted(Bug::NeverGoBack);
-        reopen |= self.forked && !resolved.forked;
-        self.forked = resolved.forked && !self.region;
         reopen |= self.starts_over(message) && !reset;
+        self.sent_dead &= !reopen;
+        let forked = (resolved.forked || self.sent_dead) && !self.region;
+        reopen |= self.forked && !forked;
+        self.forked = forked;
         if reopen {
             self.forget();
         }
@@ -181,7 +186,10 @@ impl Standing {
         let resolved = history.resolve(heads);
         self.their_known = resolved.known;
         self.their_unknown = resolved.unknown;
-        self.forked = resolved.forked && !self.region;
+        // Heads that we told of were sent, if anything was.
+        let told = self.told.as_ref().filter(|_| self.level || !self.sent.is_empty());
+        self.sent_dead |= told.is_some_and(|told| history.resolve(told).forked);
+        self.forked = (resolved.forked || self.sent_dead) && !self.region;
         self.forget();
         self.hold_until = 0;
         self.told = None;
