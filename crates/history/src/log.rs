@@ -395,6 +395,11 @@ impl History {
         self.retry(hash, &mut |_, _| {});
     }
 
+    /// Whether some actor's second history has been seen here, so that somebody may hold it.
+    pub fn has_forks(&self) -> bool {
+        self.refused.forks
+    }
+
     /// Whether a change is dead: set aside for ever, in every region.
     pub fn is_dead(&self, hash: &ChangeHash) -> bool {
         self.dead.hashes.contains(hash) || self.dead.doomed.contains_key(hash)
@@ -430,6 +435,7 @@ impl History {
         let slot = (change.actor().clone(), change.seq());
         let least = self.dead.slots.entry(slot).or_insert(hash);
         *least = hash.min(*least);
+        self.refused.forks |= matches!(why, Refusal::Forked { .. });
         self.refused
             .by_hash
             .insert(hash, RefusedChange { deps: change.deps().to_vec(), why, dead: true });
@@ -608,6 +614,8 @@ pub enum RestoreError {
 struct Refused {
     by_hash: BTreeMap<ChangeHash, RefusedChange>,
     in_order: VecDeque<ChangeHash>,
+    /// One of them, at some time, was an actor's second history.
+    forks: bool,
 }
 
 struct RefusedChange {
@@ -620,6 +628,7 @@ struct RefusedChange {
 impl Refused {
     fn remember(&mut self, change: &Change, why: Refusal) -> Offer {
         let hash = change.hash();
+        self.forks |= matches!(why, Refusal::Forked { .. });
         let refused = RefusedChange { deps: change.deps().to_vec(), why: why.clone(), dead: false };
         if self.by_hash.insert(hash, refused).is_none() {
             self.in_order.push_back(hash);

@@ -270,7 +270,7 @@ impl Standing {
             Changes::None
         };
         let heads = history.heads().clone();
-        let trusted = self.level && self.takes_changes() && !self.distrust;
+        let trusted = self.level && self.takes_changes(history) && !self.distrust;
         let have = if trusted || planted(Bug::PresumeAlways) {
             Have { last_sync: heads.as_slice().to_vec(), bloom: Bloom::empty() }
         } else {
@@ -368,7 +368,7 @@ impl Standing {
     /// Rule R9: what was not sent is sent; what was is sent again, with all that the peer may lack,
     /// when it is asked for the 2nd, 4th, 8th… time. The first time the two have merely crossed.
     fn take_need(&mut self, message: &Message, history: &History) {
-        if !self.takes_changes() {
+        if !self.takes_changes(history) {
             return;
         }
         let mut again = false;
@@ -419,12 +419,15 @@ impl Standing {
         self.owed.extend(lacks.into_iter().filter(|position| *position < self.position));
     }
 
-    fn takes_changes(&self) -> bool {
-        !self.read_only && !self.forked
+    /// Where there are two histories of an actor, whoever names what we do not know may have made it
+    /// on top of the other one: that has to be seen first.
+    fn takes_changes(&self, history: &History) -> bool {
+        let clear = self.level || self.region || !history.has_forks();
+        !self.read_only && !self.forked && clear
     }
 
     fn has_changes(&self, history: &History) -> bool {
-        if !self.takes_changes() {
+        if !self.takes_changes(history) {
             return false;
         }
         let new = (history.durable() - self.position.min(history.durable())) as usize;
@@ -448,7 +451,7 @@ impl Standing {
     fn take_changes(&mut self, history: &History) -> Changes {
         let new = self.position.min(history.durable())..history.durable();
         self.position = history.durable();
-        if !self.takes_changes() {
+        if !self.takes_changes(history) {
             self.owed.clear();
             self.theirs = self.theirs.split_off(&self.position);
             return Changes::None;
