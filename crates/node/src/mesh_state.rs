@@ -451,8 +451,8 @@ impl Mesh {
             self.staged.writes.append(&mut writes);
             if let Some(state) = self.logs.get_mut(&log) {
                 state.held.start = mark;
-                let end = self.staged.marks.get(&log).map_or(state.held.end, |held| held.end);
-                self.staged.marks.insert(log, Held { start: mark, end });
+                // What is durable may be less than what is on its way, and the mark must not go back.
+                self.staged.marks.insert(log, Held { start: mark, end: state.received });
             }
         }
         Ok(())
