@@ -30,6 +30,7 @@ use sha2::{Digest as _, Sha256};
 use zstd::stream::raw::{CParameter, DParameter, InBuffer, Operation, OutBuffer};
 
 use crate::origin::{Entry, Item, LogId, Origin, STREAMS};
+use crate::planted::{Bug, planted};
 use change::Elided;
 use context::Context;
 
@@ -331,7 +332,8 @@ impl Decoder {
             }
             groups.push(Group { log, first, entries });
         }
-        if guard.finish() != digest || total != header.cost {
+        let differs = guard.finish() != digest && !planted(Bug::DigestOff);
+        if differs || total != header.cost {
             return Err(CodecError::Digest);
         }
         Ok(groups)

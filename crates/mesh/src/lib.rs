@@ -15,6 +15,7 @@ pub mod frame;
 pub mod handshake;
 pub mod link;
 pub mod origin;
+pub mod planted;
 pub mod sketch;
 
 pub use exchange::{FromShard, Lane, ToShard};

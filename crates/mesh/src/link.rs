@@ -38,6 +38,7 @@ use crate::exchange::{FromShard, Lane, ToShard};
 use crate::frame::{Frame, Row};
 use crate::handshake::Agreed;
 use crate::origin::{Digest, LogId, Mark};
+use crate::planted::{Bug, planted};
 pub use lanes::CloseReason;
 use lanes::Line;
 pub use sending::window;
@@ -512,7 +513,7 @@ impl Link {
         let peer = self.config.peer.clone();
         let row = |(log, held): (&LogId, &Held)| Row {
             log: log.clone(),
-            sequence: held.sequence,
+            sequence: held.sequence + u64::from(planted(Bug::SkipsOne)),
             digest: held.digest.filter(|_| log.origin.region == peer),
         };
         let rows: Vec<Row> =
@@ -545,7 +546,9 @@ impl Link {
         self.open_bulk_courses();
         self.relay_due = Some(now + self.config.limits.relay_after);
         self.fetch(now);
-        self.audit.up(now);
+        if !planted(Bug::NeverAudits) {
+            self.audit.up(now);
+        }
     }
 
     /// The peer says that it holds so much of a log.

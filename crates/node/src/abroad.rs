@@ -14,6 +14,7 @@ use model::{ChangeHash, DocumentId, RegionName};
 use crate::context::Context;
 use crate::document::{Document, Peer};
 use crate::mesh_state::dead_entry;
+use crate::planted::{Bug, planted};
 use crate::rows::{self, Death};
 use crate::{CloseReason, Effect, Now, Report, SessionId, mesh_rows};
 
@@ -104,6 +105,7 @@ impl Document {
                 }
             }
             Offer::Pending if is_region => self.keep_waiting(ctx, change),
+            Offer::Outranks(_) if planted(Bug::FirstWins) => {}
             Offer::Outranks(position) => {
                 let loser = self.history.graph().hash(*position);
                 let node = self.history.graph().node(*position);
@@ -129,6 +131,9 @@ impl Document {
 
     /// Keeps a change durably until it can be offered again.
     fn keep_waiting(&mut self, ctx: &mut Context, change: &Change) {
+        if planted(Bug::DropsWaiting) {
+            return;
+        }
         if self.abroad.waiting.insert(change.hash(), true) != Some(true) {
             ctx.write(mesh_rows::put_waiting(&self.id, change));
         }
@@ -322,7 +327,7 @@ impl Document {
             Ok(dead) => dead,
             Err(error) => return self.unreadable(ctx, error),
         };
-        if dead.is_empty() {
+        if dead.is_empty() || planted(Bug::ForgetsDead) {
             return;
         }
         let mut data = vec![DEAD];

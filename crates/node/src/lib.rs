@@ -18,6 +18,7 @@ pub mod limits;
 mod lobby;
 pub mod mesh_rows;
 mod mesh_state;
+pub mod planted;
 mod region;
 pub mod rows;
 mod session;

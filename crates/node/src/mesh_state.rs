@@ -12,6 +12,7 @@ use model::{DocumentId, RegionName};
 use store::{Store, Write};
 
 use crate::mesh_rows::{self, Held, Item};
+use crate::planted::{Bug, planted};
 use crate::rows::{self, LoadError};
 use crate::{BatchId, Effect, SessionId};
 
@@ -308,6 +309,9 @@ impl Mesh {
     /// The writes of the next batch, which is remembered under its name.
     pub(crate) fn submit(&mut self, batch: BatchId, writes: &mut Vec<Write>) {
         let mut staged = std::mem::take(&mut self.staged);
+        if planted(Bug::MarkFirst) && !staged.marks.is_empty() {
+            self.staged.writes = std::mem::take(&mut staged.writes);
+        }
         writes.append(&mut staged.writes);
         writes.extend(staged.marks.iter().map(|(log, held)| mesh_rows::put_held(log, *held)));
         self.batches.insert(batch, staged);
@@ -422,7 +426,8 @@ impl Mesh {
             let held_by_all = others
                 .map(|(_, region)| region.holds.get(log).copied().unwrap_or(0))
                 .min()
-                .unwrap_or(end.sequence);
+                .unwrap_or(end.sequence)
+                .max(if planted(Bug::TrimsEarly) { end.sequence } else { 0 });
             let upto = held_by_all.max(end.sequence.saturating_sub(entries_max)).min(end.sequence);
             if upto <= start.sequence {
                 continue;
@@ -452,7 +457,9 @@ impl Mesh {
             if let Some(state) = self.logs.get_mut(&log) {
                 state.held.start = mark;
                 // What is durable may be less than what is on its way, and the mark must not go back.
-                self.staged.marks.insert(log, Held { start: mark, end: state.received });
+                let back = planted(Bug::MarkGoesBack);
+                let end = if back { state.held.end } else { state.received };
+                self.staged.marks.insert(log, Held { start: mark, end });
             }
         }
         Ok(())

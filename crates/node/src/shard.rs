@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::document::Document;
 use crate::mesh_state::{Mesh, MeshSetup};
 use crate::rows::LoadError;
+use crate::planted::{Bug, planted};
 use crate::session::Session;
 use crate::{
     ArchiveResult, BatchId, CloseReason, DocumentMessage, Effect, Event, JobId, Limits, Now,
@@ -170,6 +171,11 @@ impl Shard {
         }
         let batch = self.ctx.next_batch();
         self.submit_mesh(now, batch, &mut writes);
+        if planted(Bug::PublishesEarly)
+            && let Some(mesh) = &mut self.ctx.mesh
+        {
+            mesh.committed(batch, &mut self.ctx.effects);
+        }
         self.committing.insert(batch, ends);
         self.ctx.effects.push_back(Effect::Commit { batch, writes });
     }

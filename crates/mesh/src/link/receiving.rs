@@ -12,6 +12,7 @@ use crate::codec::{CodecError, Decoder, Header, cost};
 use crate::exchange::{Lane, ToShard};
 use crate::frame::{FRAME_BYTES_MAX, Frame, Row};
 use crate::origin::{LogId, Mark};
+use crate::planted::{Bug, planted};
 
 /// Less credit than this is not worth a frame, unless nothing else happens.
 const GRANT_MIN: u64 = 64 << 10;
@@ -184,6 +185,10 @@ impl Link {
             let credit = group.entries.iter().map(cost).sum::<u64>() as usize;
             let stream = log.stream;
             let entries = group.entries;
+            if planted(Bug::HoldsEarly) {
+                let sequence = first + entries.len() as u64 - 1;
+                self.held(log.clone(), Mark { sequence, ..Mark::default() });
+            }
             self.to_shard(stream, ToShard::Take { lane, log, first, entries, credit });
         }
         Ok(())

@@ -18,6 +18,7 @@ use crate::codec::{Encoder, Group, cost};
 use crate::exchange::{Lane, ToShard};
 use crate::frame::{Frame, Row};
 use crate::origin::{Digest, Entry, LogId, Mark};
+use crate::planted::{Bug, planted};
 
 /// If the peer lacks no more entries of a log than these, the live lane brings them. Both sides know it.
 pub(super) const FEW: u64 = 256;
@@ -159,7 +160,8 @@ impl Link {
             return;
         }
         let end = self.ours.get(log).copied().unwrap_or_default();
-        let held = self.theirs.get(log).copied().unwrap_or(0);
+        let held = self.theirs.get(log).copied().filter(|_| !planted(Bug::IgnoresVector));
+        let held = held.unwrap_or(0);
         let current = log.origin.epoch == self.config.epoch;
         let digest = self.their_digests.get(log).filter(|(at, _)| *at == held);
         let digest = digest.map(|(_, digest)| *digest);
@@ -254,7 +256,9 @@ impl Link {
         if !is_next || !is_free {
             return;
         }
-        course.next = last + 1;
+        if !planted(Bug::SendsTwice) {
+            course.next = last + 1;
+        }
         out.sent += cost;
         out.gathered_bytes += cost;
         out.gathered.push(Group { log, first, entries });

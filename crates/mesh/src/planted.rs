@@ -1,0 +1,51 @@
+//! Bugs that tests plant to see that they are caught. In a normal build there are none.
+
+/// Something a link leaves out or does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// The peer is told that we hold one entry more of its logs than we do.
+    SkipsOne,
+    /// Entries that were sent as they were published are sent again.
+    SendsTwice,
+    /// What the peer said that it holds is not looked at: every log begins anew.
+    IgnoresVector,
+    /// The peer is told that we hold its entries when they have merely come.
+    HoldsEarly,
+    /// The digest of a batch is not compared.
+    DigestOff,
+    /// The audit never begins.
+    NeverAudits,
+}
+
+impl Bug {
+    /// Every one of them.
+    pub const ALL: [Self; 6] =
+        [Self::SkipsOne, Self::SendsTwice, Self::IgnoresVector, Self::HoldsEarly, Self::DigestOff, Self::NeverAudits];
+}
+
+#[cfg(any(test, feature = "planted-bugs"))]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local!(static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) });
+
+    /// Plants a bug in this thread, or removes it.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    pub(crate) fn planted(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}
+
+#[cfg(any(test, feature = "planted-bugs"))]
+pub use switch::plant;
+#[cfg(any(test, feature = "planted-bugs"))]
+pub(crate) use switch::planted;
+
+#[cfg(not(any(test, feature = "planted-bugs")))]
+pub(crate) const fn planted(_: Bug) -> bool {
+    false
+}

@@ -1,0 +1,55 @@
+//! Bugs that tests plant to see that they are caught. In a normal build there are none.
+
+/// Something a shard leaves out or does wrong between regions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// Entries are given to links before they are durable.
+    PublishesEarly,
+    /// The mark of a log is in a batch before that of the entries that it covers.
+    MarkFirst,
+    /// Trimming a log writes a mark that is older than what is on its way.
+    MarkGoesBack,
+    /// Of two changes in one slot, the one that came first stays.
+    FirstWins,
+    /// A change whose dependencies are not here yet is not kept.
+    DropsWaiting,
+    /// A change that came from another region gets a place in our own log, too.
+    NumbersAgain,
+    /// Entries are let go of before every region holds them.
+    TrimsEarly,
+    /// What is dead is not spoken of in repair.
+    ForgetsDead,
+}
+
+impl Bug {
+    /// Every one of them.
+    pub const ALL: [Self; 8] =
+        [Self::PublishesEarly, Self::MarkFirst, Self::MarkGoesBack, Self::FirstWins, Self::DropsWaiting, Self::NumbersAgain, Self::TrimsEarly, Self::ForgetsDead];
+}
+
+#[cfg(any(test, feature = "planted-bugs"))]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local!(static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) });
+
+    /// Plants a bug in this thread, or removes it.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    pub(crate) fn planted(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}
+
+#[cfg(any(test, feature = "planted-bugs"))]
+pub use switch::plant;
+#[cfg(any(test, feature = "planted-bugs"))]
+pub(crate) use switch::planted;
+
+#[cfg(not(any(test, feature = "planted-bugs")))]
+pub(crate) const fn planted(_: Bug) -> bool {
+    false
+}
