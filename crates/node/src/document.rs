@@ -447,14 +447,19 @@ impl Document {
         while judge.is_empty()
             && let Some(change) = changes.next()
         {
+            let offered = change.hash();
             self.history.offer(change, door, &mut |change, offer| {
                 outcomes.push((change.clone(), offer));
             });
             for (change, offer) in outcomes.drain(..) {
+                // What another region gave us and waited for this is not this session's.
+                let waited = change.hash() != offered
+                    && self.abroad.waiting.contains_key(&change.hash());
                 if ctx.mesh.is_some() {
                     self.settle(ctx, Some(session), &change, &offer);
                 }
                 match offer {
+                    Offer::Appended(_) if waited => {}
                     Offer::Appended(position) | Offer::Known(position) => handed.push(position),
                     Offer::Pending | Offer::Outranks(_) => {}
                     Offer::NeedsCrdt(_) => judge.push(change),
@@ -671,6 +676,11 @@ impl Document {
                 false
             }
         }
+    }
+
+    /// Whether somebody is to be told later that something is durable, for which the log is needed.
+    pub(crate) fn owes_acknowledgements(&self) -> bool {
+        self.acknowledge_at.iter().any(|(_, session)| self.peers.contains_key(session))
     }
 
     /// Whether a message waits for the archive, so that the log is still needed.

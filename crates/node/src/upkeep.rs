@@ -164,6 +164,7 @@ impl Document {
             && !self.abroad.copy_due
             && self.abroad.asking.is_none()
             && !self.waits_for_archive()
+            && !self.owes_acknowledgements()
             && (self.peers.is_empty() || !self.history.has_pending())
             && self.history.durable() == self.history.len()
             && (self.upkeep.verified >= self.history.len() || !self.awake)
