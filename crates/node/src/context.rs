@@ -77,6 +77,11 @@ impl Context {
         }
     }
 
+    /// What was to go with the next batch goes with this one, which is before it.
+    pub(crate) fn take_writes(&mut self) -> Vec<Write> {
+        self.mesh.as_mut().map_or_else(Vec::new, |mesh| std::mem::take(&mut mesh.staged.writes))
+    }
+
     /// Gets a place in one of our own logs with the next batch.
     pub(crate) fn publish(&mut self, entry: mesh::Entry) {
         if let Some(mesh) = &mut self.mesh {

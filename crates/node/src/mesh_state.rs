@@ -304,6 +304,8 @@ impl Mesh {
             || !self.changed.is_empty()
             || !self.staged.writes.is_empty()
             || !self.staged.marks.is_empty()
+            || !self.staged.taken.is_empty()
+            || !self.staged.items.is_empty()
     }
 
     /// The writes of the next batch, which is remembered under its name.

@@ -410,11 +410,14 @@ impl Document {
     ) -> Result<(), LoadError> {
         let old = self.meta.unwrap_or_default();
         let from = if base == 0 { old.raw_from.min(old.base) } else { base };
-        let mut writes: Vec<Write> =
+        // The log is read again when this is durable, and what is dead or waits by then has to be
+        // there, too.
+        let mut writes = ctx.take_writes();
+        writes.extend(
             rows::log_rows(&*ctx.store, &self.id, from, self.history.len())?
                 .iter()
-                .map(|row| rows::delete_log(&self.id, row.position))
-                .collect();
+                .map(|row| rows::delete_log(&self.id, row.position)),
+        );
         // Each dead change with the one that brought it down.
         let mut dead: BTreeMap<ChangeHash, ChangeHash> = BTreeMap::new();
         let mut reasons = BTreeMap::new();
