@@ -328,6 +328,11 @@ impl Link {
         let others = log.origin.region != self.config.peer;
         // The peer has our own entries from ourselves.
         let own = log.origin.region == self.config.me && log.origin.epoch == self.config.epoch;
+        // What another region has given back to us of a life that we had lost, this peer may lack.
+        if self.phase == Phase::Running && !own && log.origin.region == self.config.me {
+            self.open_course(&log);
+            self.open_bulk_courses();
+        }
         if self.phase >= Phase::Told && !own {
             self.holds_due[usize::from(others)].insert(log, mark.sequence);
         }
