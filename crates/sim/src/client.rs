@@ -339,6 +339,10 @@ impl World {
             return;
         }
         if author == self.clients[index].peer {
+            if stream != format!("stream-{}", self.clients[index].stream) {
+                // It has moved since, and is told as any other client of that region.
+                return;
+            }
             let what = format!("client {index} hears itself");
             return self.broken(Law::PresenceInOrder, what);
         }

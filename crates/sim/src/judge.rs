@@ -95,6 +95,8 @@ pub(crate) struct Judge {
     logs: logs::Logs,
     /// In this run links send again what was garbled on the way.
     pub(crate) resends: bool,
+    /// In this run every region knows of every other one from the start.
+    pub(crate) all_known: bool,
     /// In this run changes may be dead: acknowledged, stored, and not served.
     pub(crate) deaths: bool,
     pub(crate) violation: Option<Violation>,
@@ -109,6 +111,7 @@ impl Judge {
             promised: Hashes::new(),
             logs: logs::Logs::default(),
             resends: false,
+            all_known: false,
             deaths: false,
             violation: None,
             now: Duration::ZERO,

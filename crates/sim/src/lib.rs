@@ -42,6 +42,29 @@ pub struct Options {
     pub log: bool,
     /// A bug to put in.
     pub planted: Option<Planted>,
+    /// Something that happens in this run, whatever the seed says.
+    pub mishap: Option<Mishap>,
+}
+
+/// What a bug between regions may need to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mishap {
+    /// Nothing goes wrong by itself.
+    None,
+    /// Nodes lose their power.
+    Crashes,
+    /// Regions are cut off from each other.
+    Cuts,
+    /// Connections break, and disks are slow.
+    Resets,
+    /// Regions start with an empty disk.
+    Wipes,
+    /// One actor writes two histories in two regions.
+    Forks,
+    /// The same, and regions start with an empty disk.
+    ForksAndWipes,
+    /// Bits are turned on the way between regions.
+    Garbles,
 }
 
 /// What came of a run.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use node::Limits;
 
+use crate::Mishap;
 use crate::rng::Rng;
 
 /// Something that goes wrong.
@@ -249,6 +250,28 @@ impl Plan {
             kernel_bytes: rng.pick(&[2 << 10, 64 << 10]),
         });
         plan
+    }
+
+    /// Makes sure that something happens, and that it is not lost among other things.
+    pub(crate) fn suffer(&mut self, mishap: Mishap) {
+        self.faults = match mishap {
+            Mishap::None => Vec::new(),
+            Mishap::Crashes => vec![Fault::Crash],
+            Mishap::Cuts => vec![Fault::RegionsCut, Fault::Isolated],
+            Mishap::Resets => vec![Fault::Reset, Fault::Reset, Fault::SlowDisk],
+            Mishap::Wipes => vec![Fault::Wiped],
+            Mishap::Forks => vec![Fault::Forks],
+            Mishap::ForksAndWipes => vec![Fault::Forks, Fault::Forks, Fault::Wiped],
+            Mishap::Garbles => vec![Fault::Garbled],
+        };
+        self.fault_every = ms(700);
+        self.hostiles = 0;
+        if let Some(mesh) = &mut self.mesh {
+            mesh.one_comes_later = false;
+        }
+        if self.has(Fault::Forks) {
+            (self.habits.forget, self.habits.reopen) = (false, false);
+        }
     }
 
     pub(crate) fn has(&self, fault: Fault) -> bool {

@@ -147,11 +147,14 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(seed: u64, options: Options) -> Self {
-        let Options { regions, log, planted } = options;
+        let Options { regions, log, planted, mishap } = options;
         let mut rng = Rng::new(seed);
         let mut plan = if regions { Plan::of_regions(&mut rng) } else { Plan::of(&mut rng) };
         if let Some(planted) = planted {
             planted.adapt(&mut plan);
+        }
+        if let Some(mishap) = mishap {
+            plan.suffer(mishap);
         }
         let documents = (0..plan.documents).map(|index| {
             let mut bytes = rng.bytes(16);
@@ -188,6 +191,7 @@ impl World {
             println!("{:#?}", world.plan);
         }
         world.judge.resends = world.plan.has(Fault::Garbled);
+        world.judge.all_known = world.members() == world.nodes.len();
         world.judge.deaths = world.plan.has(Fault::Forks);
         world.begin();
         world

@@ -17,6 +17,10 @@ pub(super) struct Logs {
     known: BTreeMap<LogId, Vec<Line>>,
     /// From where, to where.
     crossed: BTreeMap<(usize, usize), Crossed>,
+    /// In which log a change is.
+    numbered: BTreeMap<ChangeHash, LogId>,
+    /// How far a region has ever held a log durably.
+    ever: BTreeMap<(usize, LogId), u64>,
     /// Into which region, over whichever link.
     entered: BTreeMap<(usize, LogId, u64), usize>,
 }
@@ -43,8 +47,16 @@ struct Crossed {
 }
 
 impl Judge {
-    /// A region says that these are new entries of a log of its own, durable.
-    pub(crate) fn published(&mut self, node: usize, log: &LogId, first: u64, entries: &[Entry]) {
+    /// A region says that these are new entries of a log of its own, durable. `quiet`: nothing goes
+    /// wrong in this run, so nobody hands the same change to two regions.
+    pub(crate) fn published(
+        &mut self,
+        node: usize,
+        log: &LogId,
+        first: u64,
+        entries: &[Entry],
+        quiet: bool,
+    ) {
         if log.origin.region != crate::regions::name(node) {
             let what = format!("region {node} publishes entries of {log}");
             self.broken(Law::LogsNeverChange, what);
@@ -52,6 +64,11 @@ impl Judge {
         for entry in entries {
             if let Item::Change(change) = &entry.item {
                 let hash = hash(&change.hash());
+                let numbered = self.logs.numbered.entry(hash).or_insert_with(|| log.clone());
+                if quiet && *numbered != *log {
+                    let what = format!("{hash} is in {numbered}, and region {node} numbers it again");
+                    self.broken(Law::EachChangeCrossesOnce, what);
+                }
                 let durable = self.nodes[node].durable.get(&entry.document);
                 if !durable.is_some_and(|durable| durable.contains(&hash)) {
                     let what = format!("{hash} of {} goes out and is not durable", entry.document);
@@ -186,6 +203,15 @@ impl Judge {
         }
     }
 
+    /// A link hears that a region holds a log durably up to here.
+    pub(crate) fn claimed(&mut self, node: usize, log: &LogId, sequence: u64) {
+        let ever = self.logs.ever.get(&(node, log.clone())).copied().unwrap_or(0);
+        if sequence > ever {
+            let what = format!("region {node} is said to hold {log} up to {sequence}, not {ever}");
+            self.broken(Law::NothingBeforeItIsDurable, what);
+        }
+    }
+
     /// A batch has become durable: which entries of which logs are in it.
     pub(super) fn logs_written(&mut self, node: usize, disk: &dyn Store) {
         // Entries behind a gap are written without a mark.
@@ -193,9 +219,18 @@ impl Judge {
         match read_logs(disk, known) {
             Ok(logs) => {
                 for (log, (held, entries)) in logs {
-                    let stored = self.nodes[node].logs.entry(log).or_default();
+                    let ever = self.logs.ever.entry((node, log.clone())).or_default();
+                    *ever = held.end.sequence.max(*ever);
+                    let stored = self.nodes[node].logs.entry(log.clone()).or_default();
+                    let trims = held.start.sequence > stored.start;
                     stored.start = stored.start.max(held.start.sequence);
+                    if held.end.sequence > 0 {
+                        stored.end = held.end.sequence;
+                    }
                     stored.entries.extend(entries.into_iter().map(|(sequence, _)| sequence));
+                    if trims {
+                        self.trims(node, &log, held.start.sequence);
+                    }
                 }
             }
             Err(error) => self.broken(Law::TheStoreIsWhole, format!("a batch of logs: {error}")),
@@ -223,9 +258,11 @@ impl Judge {
                     format!("on the disk of region {node}, {log} up to {end} is another one");
                 return self.broken(Law::LogsNeverChange, what);
             }
+            let ever = self.logs.ever.entry((node, log.clone())).or_default();
+            *ever = end.max(*ever);
             let stored = self.nodes[node].logs.entry(log.clone()).or_default();
             stored.start = mark.start.sequence;
-            stored.sound = end;
+            (stored.end, stored.sound) = (end, end);
             stored.entries.extend(entries.iter().map(|(sequence, _)| *sequence));
             let gap = (mark.start.sequence + 1..=end).find(|at| !stored.entries.contains(at));
             if let Some(sequence) = gap {
@@ -251,23 +288,33 @@ impl Judge {
         }
     }
 
-    /// Nobody has let go of entries that somebody else does not hold yet. Only where no region ever
-    /// forgets what it held.
-    pub(crate) fn trimmed_too_early(&mut self) {
-        for node in 0..self.nodes.len() {
-            for (log, stored) in &self.nodes[node].logs {
-                let late =
-                    self.nodes.iter().enumerate().find(|(_, other)| {
-                        stored.start > other.logs.get(log).map_or(0, Stored::end)
-                    });
-                if let Some((other, _)) = late {
-                    let what = format!(
-                        "region {node} keeps {log} only from {}, and region {other} needs more",
-                        stored.start
-                    );
-                    return self.broken(Law::LogsAreKept, what);
+    /// Every region holds every log as far as any of them does: else nobody could ever let go of it.
+    pub(crate) fn logs_are_level(&self) -> Result<(), String> {
+        for (node, facts) in self.nodes.iter().enumerate() {
+            for (log, stored) in &facts.logs {
+                let behind = self.nodes.iter().enumerate().find_map(|(other, facts)| {
+                    let end = facts.logs.get(log).map_or(0, |stored| stored.end);
+                    (end < stored.end).then_some((other, end))
+                });
+                if let Some((other, end)) = behind {
+                    let more = stored.end;
+                    return Err(format!("{log}: region {other} holds {end}, region {node} {more}"));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A region lets go of entries of a log up to here. Every other one holds them by then, or did.
+    fn trims(&mut self, node: usize, log: &LogId, start: u64) {
+        let late = (0..self.nodes.len()).find(|other| {
+            let own = crate::regions::name(*other) == log.origin.region;
+            let ever = self.logs.ever.get(&(*other, log.clone())).copied().unwrap_or(0);
+            *other != node && !own && ever < start
+        });
+        if let Some(other) = late.filter(|_| self.all_known) {
+            let what = format!("region {node} lets go of {log} to {start}; region {other} lacks some");
+            self.broken(Law::LogsAreKept, what);
         }
     }
 }
@@ -276,15 +323,11 @@ impl Judge {
 #[derive(Debug, Default)]
 pub(super) struct Stored {
     start: u64,
+    /// What the mark says.
+    end: u64,
     /// Up to here it has been looked at.
     sound: u64,
     entries: BTreeSet<u64>,
-}
-
-impl Stored {
-    fn end(&self) -> u64 {
-        self.start.max(self.entries.last().copied().unwrap_or(0))
-    }
 }
 
 type ReadLogs = BTreeMap<LogId, (mesh_rows::Held, Vec<(u64, Entry)>)>;

@@ -134,6 +134,7 @@ impl World {
         self.note_news(!matches!(message, ToShard::Root { .. } | ToShard::Holds { .. }));
         match &message {
             ToShard::Up => self.judge.link_came_up(number, node),
+            ToShard::Holds { log, sequence } => self.judge.claimed(number, log, *sequence),
             ToShard::Take { lane, log, first, entries, credit } => {
                 if let Some(peer) = self.mesh(node).and_then(|mesh| mesh.peers.get_mut(&number)) {
                     let held = &mut peer.credit[index(*lane)];
@@ -178,7 +179,8 @@ impl World {
         let to = to.as_ref().and_then(number);
         match &message {
             FromShard::Published { log, first, entries } => {
-                self.judge.published(node, log, *first, entries);
+                let quiet = self.plan.faults.is_empty();
+                self.judge.published(node, log, *first, entries, quiet);
                 self.count("entries published");
             }
             FromShard::Entries { log, first, entries, .. } => {
