@@ -1,13 +1,15 @@
 //! Hundreds of runs in which everything goes wrong, and nothing may be lost by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tributary_sim::{Options, Outcome, run};
 
-/// How many seeds a test run tries. `TRIBUTARY_SIM_SEEDS` and `TRIBUTARY_SIM_FROM` say otherwise.
-const SEEDS: u64 = 500;
+/// How many seeds a test run tries in the world of one region, and in that of several.
+/// `TRIBUTARY_SIM_SEEDS` and `TRIBUTARY_SIM_FROM` say otherwise for both.
+const SEEDS: u64 = 1200;
+const SEEDS_BETWEEN: u64 = 800;
 const THREADS: usize = 2;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -15,7 +17,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 /// Runs seeds on a few threads and returns what came of them, by seed.
-fn run_all(from: u64, count: u64) -> BTreeMap<u64, Outcome> {
+fn run_all(from: u64, count: u64, options: Options) -> BTreeMap<u64, Outcome> {
     let (next, outcomes) = (AtomicU64::new(from), Mutex::new(BTreeMap::new()));
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -25,7 +27,7 @@ fn run_all(from: u64, count: u64) -> BTreeMap<u64, Outcome> {
                     if seed >= from + count {
                         return;
                     }
-                    let outcome = run(seed, Options::default());
+                    let outcome = run(seed, options);
                     outcomes.lock().unwrap().insert(seed, outcome);
                 }
             });
@@ -34,10 +36,10 @@ fn run_all(from: u64, count: u64) -> BTreeMap<u64, Outcome> {
     outcomes.into_inner().unwrap()
 }
 
-#[test]
-fn whatever_goes_wrong_no_law_is_broken() {
-    let (from, count) = (number("TRIBUTARY_SIM_FROM", 1), number("TRIBUTARY_SIM_SEEDS", SEEDS));
-    let outcomes = run_all(from, count);
+/// Runs seeds, and shows which failed and how to see them again.
+fn no_law_is_broken(default: u64, options: Options, things: &[&str]) {
+    let (from, count) = (number("TRIBUTARY_SIM_FROM", 1), number("TRIBUTARY_SIM_SEEDS", default));
+    let outcomes = run_all(from, count, options);
     let mut failed = Vec::new();
     let mut happened: BTreeMap<&str, u64> = BTreeMap::new();
     for (seed, outcome) in &outcomes {
@@ -45,8 +47,9 @@ fn whatever_goes_wrong_no_law_is_broken() {
             *happened.entry(what).or_default() += times;
         }
         if let Some(violation) = &outcome.violation {
+            let world = if options.regions { " --regions" } else { "" };
             failed.push(format!(
-                "seed {seed}: {:?} after {:?}: {}\n  replay: cargo run -p tributary-sim -- {seed} --trace",
+                "seed {seed}: {:?} after {:?}: {}\n  replay: cargo run -p tributary-sim -- {seed}{world} --trace",
                 violation.law, violation.at, violation.what
             ));
         }
@@ -54,12 +57,23 @@ fn whatever_goes_wrong_no_law_is_broken() {
     println!("{count} seeds from {from}: {happened:?}");
     assert!(failed.is_empty(), "{} of {count} seeds failed\n{}", failed.len(), failed.join("\n"));
     // A simulator that does nothing breaks no law either.
-    if count >= SEEDS {
-        for what in THINGS_THAT_HAPPEN {
+    if count >= default {
+        for what in things {
             let times = happened.get(what).copied().unwrap_or(0);
             assert!(times >= count / 20, "{what} happened only {times} times in {count} seeds");
         }
     }
+}
+
+#[test]
+fn whatever_goes_wrong_no_law_is_broken() {
+    no_law_is_broken(SEEDS, Options::default(), &THINGS_THAT_HAPPEN);
+}
+
+#[test]
+fn whatever_goes_wrong_between_regions_no_law_is_broken() {
+    let options = Options { regions: true, ..Options::default() };
+    no_law_is_broken(SEEDS_BETWEEN, options, &THINGS_THAT_HAPPEN_BETWEEN);
 }
 
 /// What a few hundred seeds have to have seen, by its name in [`Outcome::tally`].
@@ -80,14 +94,41 @@ const THINGS_THAT_HAPPEN: [&str; 14] = [
     "stops",
 ];
 
+/// The same of a few hundred seeds of several regions.
+const THINGS_THAT_HAPPEN_BETWEEN: [&str; 20] = [
+    "cloned",
+    "compactions",
+    "conflict copies",
+    "cuts between regions",
+    "died",
+    "edits",
+    "entries arrived",
+    "entries published",
+    "failed commits",
+    "forks",
+    "garbled",
+    "lanes closed",
+    "links down",
+    "presence between regions",
+    "regions added",
+    "repairs",
+    "restores",
+    "roamed",
+    "rolling restarts",
+    "wiped",
+];
+
 #[test]
 fn the_same_seed_is_the_same_run() {
-    for seed in 1..=12 {
-        let (first, second) = (run(seed, Options::default()), run(seed, Options::default()));
-        assert_eq!(first, second, "seed {seed} is not the same twice");
-        assert!(first.events > 0);
+    for regions in [false, true] {
+        let options = Options { regions, ..Options::default() };
+        let mut different = BTreeSet::new();
+        for seed in 1..=12 {
+            let (first, second) = (run(seed, options), run(seed, options));
+            assert_eq!(first, second, "seed {seed} is not the same twice");
+            assert!(first.events > 0);
+            different.insert(first.trace);
+        }
+        assert_eq!(different.len(), 12, "different seeds are different runs");
     }
-    let traces: Vec<u64> = (1..=12).map(|seed| run(seed, Options::default()).trace).collect();
-    let different: std::collections::BTreeSet<_> = traces.iter().collect();
-    assert_eq!(different.len(), traces.len(), "different seeds are different runs");
 }

@@ -66,7 +66,8 @@ impl Judge {
                 let hash = hash(&change.hash());
                 let numbered = self.logs.numbered.entry(hash).or_insert_with(|| log.clone());
                 if quiet && *numbered != *log {
-                    let what = format!("{hash} is in {numbered}, and region {node} numbers it again");
+                    let what =
+                        format!("{hash} is in {numbered}, and region {node} numbers it again");
                     self.broken(Law::EachChangeCrossesOnce, what);
                 }
                 let durable = self.nodes[node].durable.get(&entry.document);
@@ -313,7 +314,8 @@ impl Judge {
             *other != node && !own && ever < start
         });
         if let Some(other) = late.filter(|_| self.all_known) {
-            let what = format!("region {node} lets go of {log} to {start}; region {other} lacks some");
+            let what =
+                format!("region {node} lets go of {log} to {start}; region {other} lacks some");
             self.broken(Law::LogsAreKept, what);
         }
     }
