@@ -93,7 +93,7 @@ pub struct Signature {
     pub message: Option<String>,
 }
 
-/// How values are written that JSON has no word for. `docs/decisions/0011-values-as-json.md`.
+/// How values are written that JSON has no word for. `docs/decisions/0014-values-as-json.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Form {
     /// As what comes closest: readable, and not always reversible.

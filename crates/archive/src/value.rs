@@ -1,6 +1,6 @@
 //! Values on their way from JSON into a document, and the words for what JSON has no word for.
 //!
-//! The rules are in `docs/decisions/0011-values-as-json.md`.
+//! The rules are in `docs/decisions/0014-values-as-json.md`.
 
 use automerge::{ScalarValue, marks::Mark};
 use base64::Engine;
