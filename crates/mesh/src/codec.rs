@@ -22,6 +22,7 @@
 mod change;
 mod context;
 
+use std::borrow::Cow;
 use std::mem;
 
 use history::chunk::Limits;
@@ -227,7 +228,7 @@ impl Encoder {
             Item::Change(change) => {
                 let body = change.body();
                 let elided = match &body {
-                    Ok(body) if !whole => Elided::of(change, body),
+                    Ok(Cow::Borrowed(body)) if !whole => Elided::of(change, body),
                     _ => None,
                 };
                 if let Some(elided) = elided {
@@ -461,7 +462,7 @@ impl Logs {
             }
             self.known.push((LogId { origin: Origin { region, epoch }, stream }, 1));
         }
-        let at = (at as usize).checked_sub(1).unwrap_or(self.known.len() - 1);
+        let at = at.checked_sub(1).map_or_else(|| self.known.len() - 1, |at| at as usize);
         let (log, next) = self.known.get_mut(at).ok_or(CodecError::Malformed)?;
         let count = reader.number()?;
         let first = if count & 1 == 1 { reader.number()? } else { *next };

@@ -51,6 +51,11 @@ pub enum Frame {
         /// How far each log came on this lane.
         logs: Vec<Row>,
     },
+    /// The answer: what follows on this lane is of this generation.
+    Anew {
+        /// The generation.
+        generation: u8,
+    },
     /// How far the sender holds logs durably by now.
     Holds(Vec<Row>),
     /// So much of this lane's credit is free again.
@@ -177,6 +182,7 @@ impl Frame {
                 varint::put(&mut out, *received);
                 put_rows(&mut out, logs, ends);
             }
+            Self::Anew { generation } => out.push(*generation),
             Self::Credit { bytes } => varint::put(&mut out, *bytes),
             Self::Fetch { log, from, digest } => {
                 put_log(&mut out, log, ends);
@@ -287,6 +293,7 @@ impl Frame {
             }
             17 => Self::Ping { id: reader.number()? },
             18 => Self::Pong { id: reader.number()? },
+            19 => Self::Anew { generation: reader.byte()? },
             _ => return Err(FrameError),
         };
         if reader.is_empty() { Ok(frame) } else { Err(FrameError) }
@@ -313,6 +320,7 @@ impl Frame {
             Self::Audit(_) => 16,
             Self::Ping { .. } => 17,
             Self::Pong { .. } => 18,
+            Self::Anew { .. } => 19,
         }
     }
 }

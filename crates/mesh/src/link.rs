@@ -571,7 +571,7 @@ impl Link {
         let sequence = *known;
         self.account.note_held(now, log, sequence);
         let message = ToShard::Holds { log: log.clone(), sequence };
-        self.to_shard(log.stream, message);
+        self.tell_shard(log.stream, message);
     }
 
     /// What was claimed of our logs and is not true by now never was.
@@ -591,7 +591,7 @@ impl Link {
             bytes_max: 1,
             digest: Some(doubt.digest.unwrap_or_default()),
         };
-        self.to_shard(log.stream, message);
+        self.tell_shard(log.stream, message);
         self.diverged.insert(log.clone());
         self.effects.push_back(Effect::Report(Report::Diverged { log: log.clone() }));
         self.fail(Lane::Live, CloseReason::FalseVector { log });
@@ -644,7 +644,7 @@ impl Link {
             audit::Ask::Items { round, from, to } => ToShard::Items { round, from, to },
             audit::Ask::Repair { items } => ToShard::RepairItems { items },
         };
-        self.to_every(message);
+        self.tell_all(message);
     }
 
     fn found(&mut self, finding: audit::Finding) {
@@ -655,17 +655,17 @@ impl Link {
         }
     }
 
-    fn to_every(&mut self, message: ToShard) {
+    fn tell_all(&mut self, message: ToShard) {
         self.effects.push_back(Effect::ToShard { to: To::Every, message });
     }
 
-    fn to_shard(&mut self, stream: u8, message: ToShard) {
+    fn tell_shard(&mut self, stream: u8, message: ToShard) {
         let shard = usize::from(stream) % self.config.shards;
         self.effects.push_back(Effect::ToShard { to: To::Shard(shard), message });
     }
 
-    fn to_document(&mut self, document: &DocumentId, message: ToShard) {
-        self.to_shard(document.stream(), message);
+    fn tell_document(&mut self, document: &DocumentId, message: ToShard) {
+        self.tell_shard(document.stream(), message);
     }
 }
 

@@ -19,8 +19,14 @@ pub enum Bug {
 
 impl Bug {
     /// Every one of them.
-    pub const ALL: [Self; 6] =
-        [Self::SkipsOne, Self::SendsTwice, Self::IgnoresVector, Self::HoldsEarly, Self::DigestOff, Self::NeverAudits];
+    pub const ALL: [Self; 6] = [
+        Self::SkipsOne,
+        Self::SendsTwice,
+        Self::IgnoresVector,
+        Self::HoldsEarly,
+        Self::DigestOff,
+        Self::NeverAudits,
+    ];
 }
 
 #[cfg(any(test, feature = "planted-bugs"))]

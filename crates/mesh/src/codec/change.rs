@@ -56,8 +56,7 @@ pub(super) struct Elided<'a> {
 impl<'a> Elided<'a> {
     /// The parts of a change, if its chunk is exactly what is built from them: not when it is
     /// deflated, and never when something in it is written in an odd way.
-    pub(super) fn of(change: &Change, body: &'a Cow<'_, [u8]>) -> Option<Self> {
-        let Cow::Borrowed(body) = body else { return None };
+    pub(super) fn of(change: &Change, body: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(body);
         let dependencies = reader.count().ok()?.checked_mul(32)?;
         reader.bytes(dependencies).ok()?;

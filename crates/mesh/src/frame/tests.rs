@@ -34,6 +34,7 @@ fn one_of_each() -> Vec<Frame> {
         Frame::Vector(Vec::new()),
         Frame::Entries(vec![1, 2, 3]),
         Frame::Resend { generation: 3, received: 1 << 40, logs: rows() },
+        Frame::Anew { generation: 4 },
         Frame::Holds(rows()),
         Frame::Credit { bytes: 1 << 20 },
         Frame::Fetch { log: log.clone(), from: 7, digest: Some([1; 16]) },
@@ -112,7 +113,7 @@ proptest! {
 
     #[test]
     fn a_frame_with_any_byte_changed_is_a_frame_or_an_error(
-        which in 0..21_usize, at in any::<prop::sample::Index>(), byte in any::<u8>(),
+        which in 0..22_usize, at in any::<prop::sample::Index>(), byte in any::<u8>(),
     ) {
         let mut bytes = one_of_each()[which].encode(&ends());
         let at = at.index(bytes.len());

@@ -20,12 +20,10 @@ fn acceptor(key: &Key) -> Handshake {
     Handshake::accept(&me("there", 2), key, [9; 32])
 }
 
+type Outcome = Result<Option<Agreed>, HandshakeError>;
+
 /// Carries frames between the two until one has what it wants, or something is wrong.
-fn meet(
-    dialler: &mut Handshake,
-    acceptor: &mut Handshake,
-) -> (Result<Option<Agreed>, HandshakeError>, Result<Option<Agreed>, HandshakeError>, Vec<Vec<u8>>)
-{
+fn meet(dialler: &mut Handshake, acceptor: &mut Handshake) -> (Outcome, Outcome, Vec<Vec<u8>>) {
     let (mut said, mut frame) = (Vec::new(), dialler.first());
     let (mut by_dialler, mut by_acceptor) = (Ok(None), Ok(None));
     let mut to_acceptor = true;

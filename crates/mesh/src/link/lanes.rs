@@ -212,7 +212,7 @@ impl Link {
                 self.phase = Phase::Asking;
                 self.their_vector = None;
                 self.unanswered.iter_mut().for_each(|unanswered| *unanswered += 1);
-                self.to_every(ToShard::Up);
+                self.tell_all(ToShard::Up);
             }
             Lane::Bulk if self.phase == Phase::Running => {
                 self.open_bulk_courses();
@@ -249,7 +249,7 @@ impl Link {
             self.relay_due = None;
             self.holds_due.iter_mut().for_each(|due| due.clear());
             self.audit.down();
-            self.to_every(ToShard::Down);
+            self.tell_all(ToShard::Down);
         }
         if self.line(Lane::Bulk).is_some_and(|bulk| bulk.paired) {
             self.fail(Lane::Bulk, CloseReason::Anew);

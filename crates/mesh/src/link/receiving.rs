@@ -22,7 +22,7 @@ const GRANT_AFTER: Duration = Duration::from_secs(1);
 /// The receiving side of one socket.
 pub(super) struct Inbound {
     decoder: Decoder,
-    /// A batch could not be read; all others of its generation are left out.
+    /// A batch could not be read; all that was on its way after it is left out.
     waits: bool,
     resends: u8,
     /// What was received, what of it the shards have let go of, and what of that the peer was told.
@@ -79,25 +79,25 @@ impl Link {
             Frame::Vector(rows) => self.take_vector(now, lane, rows)?,
             Frame::Entries(batch) => self.take_batch(lane, &batch)?,
             Frame::Sync { document, data } => {
-                self.to_document(&document.clone(), ToShard::Sync { document, data });
+                self.tell_document(&document.clone(), ToShard::Sync { document, data });
             }
             Frame::Repaired { document } => {
-                self.to_document(&document.clone(), ToShard::Repaired { document });
+                self.tell_document(&document.clone(), ToShard::Repaired { document });
             }
             Frame::Unavailable { document } => {
-                self.to_document(&document.clone(), ToShard::Unavailable { document });
+                self.tell_document(&document.clone(), ToShard::Unavailable { document });
             }
             Frame::Presence { document, presence } => {
                 self.account.presence_in += 1;
-                self.to_document(&document.clone(), ToShard::Presence { document, presence });
+                self.tell_document(&document.clone(), ToShard::Presence { document, presence });
             }
             Frame::Heads { document, heads } => {
-                self.to_document(&document.clone(), ToShard::Heads { document, heads });
+                self.tell_document(&document.clone(), ToShard::Heads { document, heads });
             }
             Frame::Interest { document, open } => {
-                self.to_document(&document.clone(), ToShard::Interest { document, open });
+                self.tell_document(&document.clone(), ToShard::Interest { document, open });
             }
-            Frame::Subscribe { add, remove } => self.to_every(ToShard::Subscribe { add, remove }),
+            Frame::Subscribe { add, remove } => self.tell_all(ToShard::Subscribe { add, remove }),
             // What follows belongs to a life of the link that both sides have begun. On the bulk
             // lane it may overtake the peer's vector.
             _ if self.phase < Phase::Told => {
@@ -106,6 +106,7 @@ impl Link {
             Frame::Resend { generation, received, logs } => {
                 self.resend(lane, generation, received, &logs)?;
             }
+            Frame::Anew { generation } => self.anew(now, lane, generation)?,
             Frame::Holds(rows) => {
                 for row in &rows {
                     self.their_claim(now, row);
@@ -150,9 +151,7 @@ impl Link {
         let header = Header::read(batch);
         let groups = match header {
             // What was on its way when we asked for it to be sent again.
-            Ok(header) if inn.waits && header.generation != inn.decoder.generation() => {
-                return Ok(());
-            }
+            Ok(_) if inn.waits => return Ok(()),
             Ok(header) => {
                 let under_way = inn.received - inn.granted;
                 let fits = under_way.saturating_add(header.cost) <= window(lane);
@@ -176,7 +175,6 @@ impl Link {
             Ok(read) => read,
             Err(error) => return self.unreadable(lane, header.ok(), error),
         };
-        inn.waits = false;
         inn.received += header.cost;
         for group in groups {
             let (log, first) = (group.log, group.first);
@@ -189,7 +187,7 @@ impl Link {
                 let sequence = first + entries.len() as u64 - 1;
                 self.held(log.clone(), Mark { sequence, ..Mark::default() });
             }
-            self.to_shard(stream, ToShard::Take { lane, log, first, entries, credit });
+            self.tell_shard(stream, ToShard::Take { lane, log, first, entries, credit });
         }
         Ok(())
     }
@@ -204,7 +202,10 @@ impl Link {
         let Some(line) = self.line(lane) else { return Ok(()) };
         let inn = &mut line.inn;
         let generation = inn.decoder.generation();
-        let whole = inn.waits || generation > 0 && header.is_some_and(|header| header.number == 0);
+        if inn.waits {
+            return Ok(());
+        }
+        let whole = generation > 0 && header.is_some_and(|header| header.number == 0);
         inn.resends += 1;
         if whole || inn.resends > RESENDS_MAX {
             return Err(CloseReason::Batch(error));
@@ -222,6 +223,17 @@ impl Link {
         let received = inn.received;
         self.effects.push_back(Effect::Report(Report::Resend { lane, inbound: true }));
         self.send(lane, &Frame::Resend { generation, received, logs });
+        Ok(())
+    }
+
+    /// What follows is of the generation that we asked for.
+    fn anew(&mut self, now: Duration, lane: Lane, generation: u8) -> Result<(), CloseReason> {
+        let Some(line) = self.line(lane) else { return Ok(()) };
+        if !line.inn.waits || generation != line.inn.decoder.generation() {
+            return Err(CloseReason::OutOfPlace { frame: "new generation" });
+        }
+        line.inn.waits = false;
+        self.fetch(now);
         Ok(())
     }
 
@@ -266,7 +278,7 @@ impl Link {
         line.inn.expected.insert(log.clone(), to.sequence + 1);
         let skipped = Report::Skipped { log: log.clone(), to: to.sequence, inbound: true };
         self.effects.push_back(Effect::Report(skipped));
-        self.to_shard(log.stream, ToShard::Skip { log, to });
+        self.tell_shard(log.stream, ToShard::Skip { log, to });
         self.audit.soon(now);
         Ok(())
     }

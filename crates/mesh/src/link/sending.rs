@@ -420,7 +420,9 @@ impl Link {
             course.next = next.max(1);
             course.done = false;
         }
+        let generation = out.encoder.generation();
         self.effects.push_back(Effect::Report(Report::Resend { lane, inbound: false }));
+        self.send(lane, &Frame::Anew { generation });
         Ok(())
     }
 
@@ -439,7 +441,7 @@ impl Link {
                 out.reserved += bytes;
                 out.turn = Some(log.clone());
                 let (stream, bytes_max) = (log.stream, bytes as usize);
-                self.to_shard(stream, ToShard::Read { lane, log, from, bytes_max, digest });
+                self.tell_shard(stream, ToShard::Read { lane, log, from, bytes_max, digest });
             }
         }
     }

@@ -1,1 +1,6 @@
+//! Two links back to back over a small network, and one link against a peer that is played by hand.
 
+mod chaos;
+mod flow;
+mod hostile;
+mod rig;
