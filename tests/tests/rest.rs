@@ -463,6 +463,38 @@ fn a_fork_has_the_history_and_goes_its_own_way() {
 }
 
 #[test]
+fn documents_that_rest_made_can_be_merged_and_what_cannot_is_not_taken_for_done() {
+    let site = Site::start();
+    let kind = [("content-type", AUTOMERGE)];
+    let file = |id: &str| {
+        site.ask("GET", &format!("/v1/documents/{id}"), &[("accept", AUTOMERGE)], &[]).body
+    };
+    // Each of them by this server, and a fork that both sides have written on.
+    let one = site.create(&json!({ "one": 1 }));
+    let two = site.create(&json!({ "two": 2 }));
+    let copy = site.ask("POST", &format!("/v1/documents/{one}/fork"), &[], &[]);
+    let copy = copy.json()["id"].as_str().unwrap().to_owned();
+    site.patch(&one, MERGE_PATCH, &[], &json!({ "here": true }));
+    site.patch(&copy, MERGE_PATCH, &[], &json!({ "there": true }));
+    for other in [&two, &copy] {
+        let merged = site.ask("PUT", &format!("/v1/documents/{one}"), &kind, &file(other));
+        assert_eq!(merged.status, 200, "{merged:?}");
+    }
+    assert_eq!(site.value(&one), json!({ "one": 1, "two": 2, "here": true, "there": true }));
+
+    // One actor with two histories.
+    let with = |key: &str| {
+        let mut doc = AutoCommit::new().with_actor(automerge::ActorId::from([7; 16]));
+        doc.put(ROOT, key, 1).unwrap();
+        doc.save()
+    };
+    let made = site.ask("POST", "/v1/documents", &kind, &with("first"));
+    let refused = site.ask("PUT", made.header("location"), &kind, &with("second"));
+    assert_eq!((refused.status, refused.problem().as_str()), (422, "impossible"));
+    assert_eq!(site.get(made.header("location")).json(), json!({ "first": 1 }));
+}
+
+#[test]
 fn a_read_waits_for_heads_that_are_on_their_way() {
     let site = Site::start();
     let id = site.create(&json!({ "n": 1 }));

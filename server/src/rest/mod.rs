@@ -73,7 +73,8 @@ pub struct Rest {
     writes: Vec<Mutex<()>>,
     /// The first half of the actors of this server's own changes.
     author: [u8; 8],
-    /// The other half. A new one when it is not known what became of a change.
+    /// The other half is made of this and the document. A new one when it is not known what became
+    /// of a change.
     generation: AtomicU64,
     /// Names the numbers of the feed: they begin again with every process.
     epoch: String,
@@ -309,10 +310,14 @@ impl Rest {
         place.map_err(|_| Problem::overloaded("rest.streams_max", self.config.streams_max))
     }
 
-    /// Who makes this server's changes at the moment.
-    fn actor(&self) -> ActorId {
-        let mut bytes = self.author.to_vec();
-        bytes.extend_from_slice(&self.generation.load(Ordering::Relaxed).to_be_bytes());
+    /// Who makes this server's changes of a document at the moment. Another one for each document:
+    /// else two of them could never be merged.
+    fn actor(&self, id: &DocumentId) -> ActorId {
+        let mut hasher = Sha256::new();
+        hasher.update(self.generation.load(Ordering::Relaxed).to_be_bytes());
+        hasher.update(id.as_bytes());
+        let (mut bytes, own) = (self.author.to_vec(), hasher.finalize());
+        bytes.extend_from_slice(&own[..8]);
         ActorId::new(&bytes).expect("16 bytes")
     }
 }

@@ -14,6 +14,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use history::chunk::{self, Chunk, read_chunks};
+use history::varint::{Malformed, Reader};
 use model::{ChangeHash, DocumentId, Heads};
 use node::rows;
 use serde::{Deserialize, Serialize};
@@ -88,7 +89,7 @@ pub async fn create(
     Body(body): Body,
 ) -> Result<Response, Problem> {
     let id = rest.new_id(params.id.as_deref())?;
-    let by = rest.signature(params.message)?;
+    let by = rest.signature(&id, params.message)?;
     let kind = content_type(&headers);
     let work = async {
         let _turn = rest.turn(&id).await;
@@ -164,7 +165,7 @@ pub async fn patch(
 ) -> Result<Response, Problem> {
     let id = target.bare()?;
     rest.check_depth(&body)?;
-    let by = rest.signature(params.message)?;
+    let by = rest.signature(&id, params.message)?;
     let edit = match content_type(&headers).as_str() {
         JSON_PATCH => Edit::JsonPatch(body.to_vec()),
         MERGE_PATCH => Edit::MergePatch(body.to_vec()),
@@ -178,7 +179,7 @@ pub async fn patch(
             Base::Heads(heads) => Some(heads),
         };
         // After a turn of waiting another change of ours may have come, with a later actor.
-        let by = Signature { actor: rest.actor(), ..by };
+        let by = Signature { actor: rest.actor(&id), ..by };
         let question = Question::Edit { heads: base, edit, form: params.form.into(), by };
         let (_, told) = rest.ask(&id, View::Other, question).await?;
         if let Told::Declined(why @ archive::Declined::NoSuchHead(_)) = &told {
@@ -333,14 +334,14 @@ impl Rest {
         }
     }
 
-    fn signature(&self, message: Option<String>) -> Result<Signature, Problem> {
+    fn signature(&self, id: &DocumentId, message: Option<String>) -> Result<Signature, Problem> {
         if message.as_ref().is_some_and(|message| message.len() > MESSAGE_BYTES_MAX) {
             let why = format!("'message' has at most {MESSAGE_BYTES_MAX} bytes");
             return Err(Problem::bad_request(why));
         }
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time_seconds = i64::try_from(since_1970.as_secs()).unwrap_or_default();
-        Ok(Signature { actor: self.actor(), time_seconds, message })
+        Ok(Signature { actor: self.actor(id), time_seconds, message })
     }
 
     fn check_depth(&self, json: &[u8]) -> Result<(), Problem> {
@@ -352,8 +353,8 @@ impl Rest {
         Ok(())
     }
 
-    /// Sees that a body is whole chunks before it is handed in; gives the hashes of the changes that
-    /// are in it one by one.
+    /// Sees that a body is whole chunks before it is handed in; gives changes that have to be here
+    /// afterwards: those that are in it one by one, and the heads of documents.
     fn check_file(&self, body: &[u8]) -> Result<Vec<ChangeHash>, Problem> {
         if body.is_empty() {
             return Err(Problem::bad_body("an Automerge file is not empty"));
@@ -362,11 +363,18 @@ impl Rest {
         let limits = chunk::Limits { inflated_bytes_max, ..chunk::Limits::default() };
         let chunks = read_chunks(body, &limits)
             .map_err(|error| Problem::bad_body(format!("not an Automerge file: {error}")))?;
-        let changes = chunks.iter().filter_map(|chunk| match chunk {
-            Chunk::Change(change) => Some(change.hash()),
-            Chunk::Document(_) | Chunk::Bundle(_) => None,
-        });
-        Ok(changes.collect())
+        let mut expected = Vec::new();
+        for chunk in &chunks {
+            match chunk {
+                Chunk::Change(change) => expected.push(change.hash()),
+                Chunk::Document(bytes) => expected
+                    .extend(heads_of(bytes).map_err(|_| {
+                        Problem::bad_body("not an Automerge file: its head is cut")
+                    })?),
+                Chunk::Bundle(_) => {}
+            }
+        }
+        Ok(expected)
     }
 
     async fn hand_in_made(
@@ -465,6 +473,21 @@ impl Rest {
         };
         Ok((written, heads))
     }
+}
+
+/// The heads that a document chunk names: after its header come the actors, then the heads. Whether
+/// they are the heads of what follows is found out when the chunk is opened.
+fn heads_of(chunk: &[u8]) -> Result<Vec<ChangeHash>, Malformed> {
+    let mut reader = Reader::new(chunk);
+    // Four bytes of magic, four of checksum, the kind.
+    reader.bytes(9)?;
+    reader.number()?;
+    for _ in 0..reader.count()? {
+        let length = reader.count()?;
+        reader.bytes(length)?;
+    }
+    let count = reader.count()?;
+    (0..count).map(|_| Ok(ChangeHash(reader.array()?))).collect()
 }
 
 /// Does something unless it is told in time that all is well, also when the request is dropped.
