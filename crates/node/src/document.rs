@@ -453,8 +453,8 @@ impl Document {
             });
             for (change, offer) in outcomes.drain(..) {
                 // What another region gave us and waited for this is not this session's.
-                let waited = change.hash() != offered
-                    && self.abroad.waiting.contains_key(&change.hash());
+                let waited =
+                    change.hash() != offered && self.abroad.waiting.contains_key(&change.hash());
                 if ctx.mesh.is_some() {
                     self.settle(ctx, Some(session), &change, &offer);
                 }

@@ -23,8 +23,16 @@ pub enum Bug {
 
 impl Bug {
     /// Every one of them.
-    pub const ALL: [Self; 8] =
-        [Self::PublishesEarly, Self::MarkFirst, Self::MarkGoesBack, Self::FirstWins, Self::DropsWaiting, Self::NumbersAgain, Self::TrimsEarly, Self::ForgetsDead];
+    pub const ALL: [Self; 8] = [
+        Self::PublishesEarly,
+        Self::MarkFirst,
+        Self::MarkGoesBack,
+        Self::FirstWins,
+        Self::DropsWaiting,
+        Self::NumbersAgain,
+        Self::TrimsEarly,
+        Self::ForgetsDead,
+    ];
 }
 
 #[cfg(any(test, feature = "planted-bugs"))]

@@ -14,8 +14,8 @@ use mesh::exchange::FromShard;
 use crate::context::Context;
 use crate::document::Document;
 use crate::mesh_state::{Mesh, MeshSetup};
-use crate::rows::LoadError;
 use crate::planted::{Bug, planted};
+use crate::rows::LoadError;
 use crate::session::Session;
 use crate::{
     ArchiveResult, BatchId, CloseReason, DocumentMessage, Effect, Event, JobId, Limits, Now,
