@@ -1,6 +1,7 @@
 """Bodies that Schemathesis cannot make by itself: Automerge files, whole and damaged."""
 
 import os
+import urllib.error
 import urllib.request
 
 import schemathesis
@@ -9,10 +10,23 @@ from hypothesis import strategies as st
 TYPE = "application/vnd.automerge"
 
 
+VALUE = b'{"text": "hello", "list": [1, {"a": 2}], "": {"": 0}, "n": 1.5}'
+
+
 def whole_file() -> bytes:
-    """The document that the test command has made."""
-    request = urllib.request.Request(os.environ["TRIBUTARY_DOCUMENT"], headers={"Accept": TYPE})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    """The document that exists before anything is tried: made here, if it is not there yet."""
+    url = os.environ["TRIBUTARY_DOCUMENT"]
+    folder, _, name = url.rpartition("/")
+    create = urllib.request.Request(
+        f"{folder}?id={name}", data=VALUE, headers={"Content-Type": "application/json"}
+    )
+    try:
+        urllib.request.urlopen(create, timeout=30).close()
+    except urllib.error.HTTPError as error:
+        if error.code != 409:
+            raise
+    read = urllib.request.Request(url, headers={"Accept": TYPE})
+    with urllib.request.urlopen(read, timeout=30) as answer:
         return answer.read()
 
 

@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask test`, `cargo xtask bench`, `cargo xtask soak`.
 
 mod bench;
+mod rest;
 mod soak;
 mod test;
 

@@ -25,6 +25,7 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", what: "no lint complains", run: clippy },
     Step { name: "docs", what: "the documentation builds without warnings", run: docs },
     Step { name: "rust", what: "unit, property, simulation and process tests", run: rust },
+    Step { name: "rest", what: "Schemathesis against the description of REST", run: rest },
     Step { name: "interop", what: "stock JavaScript clients against the server", run: interop },
 ];
 
@@ -89,6 +90,11 @@ fn rust(root: &Path) -> Result<(), String> {
     done(cargo(root).args(["test", "--workspace", "--no-fail-fast"]))
 }
 
+fn rest(root: &Path) -> Result<(), String> {
+    done(cargo(root).args(["build", "--package", "tributary"]))?;
+    crate::rest::run(root)
+}
+
 fn interop(root: &Path) -> Result<(), String> {
     done(cargo(root).args(["build", "--package", "tributary"]))?;
     let folder = root.join("tests/interop");
@@ -108,7 +114,11 @@ fn npm(folder: &Path) -> Command {
     command
 }
 
-fn done(command: &mut Command) -> Result<(), String> {
+/// Runs a command to its end.
+///
+/// # Errors
+/// When it cannot be started, or does not end well.
+pub fn done(command: &mut Command) -> Result<(), String> {
     let name = command.get_program().to_string_lossy().into_owned();
     match command.status() {
         Ok(status) if status.success() => Ok(()),
