@@ -76,6 +76,11 @@ impl Link {
         match frame {
             Frame::Ping { id } => self.send(lane, &Frame::Pong { id }),
             Frame::Pong { id } => self.pong(now, lane, id),
+            // The live socket broke, and the peer has not noticed yet when the bulk one is back: what
+            // it says there belongs to the life that is over.
+            _ if lane == Lane::Bulk && self.phase < Phase::Told => {
+                return Err(CloseReason::Anew);
+            }
             Frame::Vector(rows) => self.take_vector(now, lane, rows)?,
             Frame::Entries(batch) => self.take_batch(lane, &batch)?,
             Frame::Sync { document, data } => {
