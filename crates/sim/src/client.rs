@@ -157,6 +157,11 @@ impl Held {
         self.unacknowledged.extend(hashes(&self.doc, &before));
     }
 
+    /// Whether a change is in the document that no region has.
+    pub(crate) fn knows_more(&self, known: impl Fn(&ChangeHash) -> bool) -> bool {
+        self.doc.get_changes_meta(&[]).iter().any(|change| !known(&change.hash))
+    }
+
     /// Whether any of these changes is in the document.
     pub(crate) fn holds_any(&self, hashes: &BTreeSet<ChangeHash>) -> bool {
         hashes.iter().any(|hash| self.doc.get_change_meta_by_hash(hash).is_some())
@@ -303,7 +308,7 @@ impl World {
         self.trace.note(now, "client takes", &[index as u64, document as u64], &[], || {
             format!("{} news, {} acknowledged", news.len(), acknowledged.len())
         });
-        if taken.is_err() && self.clients[index].forked {
+        if taken.is_err() && (self.clients[index].forked || self.judge.forgotten_deaths) {
             self.count("met the other history");
             self.clients[index].lost = true;
             if let Some(link) = self.clients[index].link {

@@ -175,7 +175,7 @@ impl World {
             let mut all: Option<Vec<ChangeHash>> = None;
             for client in &self.clients {
                 let index = client.index;
-                if client.forked {
+                if client.forked || client.lost {
                     continue;
                 }
                 let held = client.documents.get(&document);
@@ -186,7 +186,9 @@ impl World {
                 if !talk.answered || !self.is_connected(client) {
                     return Err(format!("client {index} is not connected, or was not answered"));
                 }
-                if held.holds_any(&dead) {
+                let left_behind = self.judge.forgotten_deaths
+                    && held.knows_more(|hash| self.judge.is_anywhere(id, hash));
+                if held.holds_any(&dead) || left_behind {
                     continue;
                 }
                 let heads = held.doc.get_heads();

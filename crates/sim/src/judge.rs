@@ -97,6 +97,10 @@ pub(crate) struct Judge {
     pub(crate) resends: bool,
     /// In this run every region knows of every other one from the start.
     pub(crate) all_known: bool,
+    /// In this run a region may forget that there are two histories of an actor, and which one lost.
+    /// Then its door is open to either, and closed to the other, which no log has: who holds that one
+    /// is left behind, and may meet the first.
+    pub(crate) forgotten_deaths: bool,
     /// In this run changes may be dead: acknowledged, stored, and not served.
     pub(crate) deaths: bool,
     pub(crate) violation: Option<Violation>,
@@ -112,6 +116,7 @@ impl Judge {
             logs: logs::Logs::default(),
             resends: false,
             all_known: false,
+            forgotten_deaths: false,
             deaths: false,
             violation: None,
             now: Duration::ZERO,
@@ -308,6 +313,11 @@ impl Judge {
                 Vec::new()
             }
         }
+    }
+
+    /// Whether some region's disk has a change, dead or not.
+    pub(crate) fn is_anywhere(&self, id: &DocumentId, hash: &ChangeHash) -> bool {
+        self.nodes.iter().any(|facts| contains(&facts.durable, id, hash))
     }
 
     /// What a disk serves and what is dead on it, per document.
