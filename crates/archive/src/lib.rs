@@ -25,6 +25,7 @@ mod culprit;
 mod diff;
 mod edit;
 mod expand;
+mod glance;
 mod guard;
 mod job;
 mod json;
