@@ -95,7 +95,7 @@ const THINGS_THAT_HAPPEN: [&str; 14] = [
 ];
 
 /// The same of a few hundred seeds of several regions.
-const THINGS_THAT_HAPPEN_BETWEEN: [&str; 20] = [
+const THINGS_THAT_HAPPEN_BETWEEN: [&str; 19] = [
     "cloned",
     "compactions",
     "conflict copies",
@@ -105,7 +105,6 @@ const THINGS_THAT_HAPPEN_BETWEEN: [&str; 20] = [
     "entries arrived",
     "entries published",
     "failed commits",
-    "forks",
     "garbled",
     "lanes closed",
     "links down",
