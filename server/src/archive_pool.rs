@@ -48,6 +48,8 @@ pub fn start(config: &ArchiveConfig, metrics: &Arc<Metrics>) -> std::io::Result<
         memory_bytes_max: config.memory_mib << 20,
         stack_bytes: STACK_BYTES,
         job_seconds_max: config.job_seconds,
+        // Clients wait for it.
+        niceness: 0,
     };
     let (submit, requests) = channel();
     let requests = Arc::new(Mutex::new(requests));

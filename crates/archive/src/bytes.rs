@@ -24,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) memory_bytes_max: u64,
     pub(crate) stack_bytes: u64,
     pub(crate) job_seconds_max: u32,
+    pub(crate) niceness: u8,
 }
 
 /// What a worker says.
@@ -164,6 +165,7 @@ impl Wire for Settings {
         self.memory_bytes_max.put(out);
         self.stack_bytes.put(out);
         self.job_seconds_max.put(out);
+        self.niceness.put(out);
     }
 
     fn take(input: &mut &[u8]) -> Result<Self, NotAMessage> {
@@ -171,6 +173,7 @@ impl Wire for Settings {
             memory_bytes_max: Wire::take(input)?,
             stack_bytes: Wire::take(input)?,
             job_seconds_max: Wire::take(input)?,
+            niceness: Wire::take(input)?,
         })
     }
 }
@@ -659,7 +662,12 @@ mod tests {
     fn every_message_comes_back_from_its_bytes_and_from_no_part_of_them() {
         jobs().into_iter().for_each(comes_back);
         sayings().into_iter().for_each(comes_back);
-        comes_back(Settings { memory_bytes_max: 1, stack_bytes: 2, job_seconds_max: 3 });
+        comes_back(Settings {
+            memory_bytes_max: 1,
+            stack_bytes: 2,
+            job_seconds_max: 3,
+            niceness: 4,
+        });
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct WorkerConfig {
     pub stack_bytes: u64,
     /// After so many seconds on one job a worker is killed.
     pub job_seconds_max: u32,
+    /// How much it yields the processor to others: 0, as any process, to 19, only what nobody wants.
+    pub niceness: u8,
 }
 
 /// A worker process, and what is asked of it. One job at a time: a server has a pool of these, each
@@ -245,6 +247,7 @@ impl Process {
             memory_bytes_max: config.memory_bytes_max,
             stack_bytes: config.stack_bytes,
             job_seconds_max: config.job_seconds_max,
+            niceness: config.niceness,
         };
         process.send(settings.to_bytes());
         Ok(process)

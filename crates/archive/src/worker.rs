@@ -63,6 +63,8 @@ where
         return Stopped::NoLimits;
     }
 
+    // Only a courtesy: what it may use is limited above.
+    let _ = rustix::process::nice(settings.niceness.into());
     guard::die_of_exhausted_memory();
 
     let (marks, marked) = mpsc::channel();
@@ -166,8 +168,12 @@ mod tests {
 
     fn settings() -> Vec<u8> {
         // No lower than this process has: the limits would hold for all its tests.
-        let settings =
-            Settings { memory_bytes_max: u64::MAX, stack_bytes: 8 << 20, job_seconds_max: 60 };
+        let settings = Settings {
+            memory_bytes_max: u64::MAX,
+            stack_bytes: 8 << 20,
+            job_seconds_max: 60,
+            niceness: 0,
+        };
         let mut bytes = Vec::new();
         write_frame(&mut bytes, &settings.to_bytes()).unwrap();
         bytes

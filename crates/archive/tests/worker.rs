@@ -20,6 +20,7 @@ fn config() -> WorkerConfig {
         memory_bytes_max: 512 << 20,
         stack_bytes: 16 << 20,
         job_seconds_max: 60,
+        niceness: 1,
     }
 }
 

@@ -296,12 +296,10 @@ impl Rest {
         }
         let (id, hashes) = (id.clone(), hashes.clone());
         self.read(move |rest| {
-            let loaded = rows::load(&*rest.store, &id)?;
+            let history = rest.graph(&id)?;
+            // All that is in the store is durable.
             let held = |hash: &ChangeHash| {
-                loaded.as_ref().is_some_and(|loaded| {
-                    let position = loaded.history.graph().position(hash);
-                    position.is_some_and(|position| position < loaded.history.durable())
-                })
+                history.as_ref().is_some_and(|history| history.graph().position(hash).is_some())
             };
             Ok(hashes.iter().filter(|hash| !held(hash)).copied().collect())
         })

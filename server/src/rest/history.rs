@@ -355,10 +355,9 @@ impl Rest {
     }
 
     fn raw(&self, id: &DocumentId, since: &Heads, max: usize) -> Result<Raw, LoadError> {
-        let Some(loaded) = rows::load(&*self.store, id)? else {
+        let Some(history) = self.graph(id)? else {
             return Ok(Raw::Here(Heads::none(), Vec::new()));
         };
-        let history = loaded.history;
         let mut held = Vec::with_capacity(since.len());
         for hash in since {
             match history.graph().position(hash) {
@@ -429,8 +428,8 @@ impl Rest {
         cursor: Option<Position>,
         limit: usize,
     ) -> Result<(Vec<Seen>, Option<Position>), LoadError> {
-        let Some(loaded) = rows::load(&*self.store, id)? else { return Ok((Vec::new(), None)) };
-        let graph = loaded.history.graph();
+        let Some(history) = self.graph(id)? else { return Ok((Vec::new(), None)) };
+        let graph = history.graph();
         let end = cursor.map_or(graph.len(), |cursor| cursor.min(graph.len()));
         let from = end.saturating_sub(u32::try_from(limit).unwrap_or(u32::MAX));
         let mut seqs = std::collections::BTreeMap::new();

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use ::history::History;
 use archive::{Declined, Job, Question, Told};
 use axum::Router;
 use axum::body::Bytes;
@@ -27,7 +28,7 @@ use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use model::{ActorId, DocumentId, Heads};
-use node::rows::LoadError;
+use node::rows::{self, LoadError};
 use sha2::{Digest, Sha256};
 use store::Store;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
@@ -53,6 +54,10 @@ const WRITE_LOCKS: usize = 64;
 const ATTEMPTS_MAX: usize = 5;
 /// How long a question that a worker failed over is not asked again.
 const FAILED_FOR: Duration = Duration::from_secs(600);
+/// How many bytes of graphs are kept, for whoever pages through a history or waits for heads.
+const GRAPH_BYTES_MAX: u64 = 48 << 20;
+/// How long one is kept that nobody asks for.
+const GRAPH_FOR: Duration = Duration::from_secs(20);
 /// What a cached answer takes besides its bytes and its name.
 const CACHED_BYTES: usize = 300;
 
@@ -68,6 +73,8 @@ pub struct Rest {
     answers: moka::future::Cache<Asked, Bytes>,
     /// What failed: not asked again for a while.
     failed: moka::sync::Cache<Asked, ()>,
+    /// Graphs by document and heads.
+    graphs: moka::sync::Cache<(DocumentId, Heads), Arc<History>>,
     reads: Semaphore,
     streams: Arc<Semaphore>,
     writes: Vec<Mutex<()>>,
@@ -163,6 +170,13 @@ impl Rest {
                 .max_capacity(10_000)
                 .time_to_live(FAILED_FOR)
                 .build(),
+            graphs: moka::sync::Cache::builder()
+                .max_capacity(GRAPH_BYTES_MAX)
+                .weigher(|_, history: &Arc<History>| {
+                    u32::try_from(history.memory_bytes()).unwrap_or(u32::MAX)
+                })
+                .time_to_idle(GRAPH_FOR)
+                .build(),
             reads: Semaphore::new(READS_AT_ONCE),
             streams: Arc::new(Semaphore::new(config.streams_max)),
             writes: (0..WRITE_LOCKS).map(|_| Mutex::default()).collect(),
@@ -205,6 +219,20 @@ impl Rest {
             }
             Err(_) => Err(Problem::internal()),
         }
+    }
+
+    /// Who builds on whom in a document, as of now or a little later. `None`: there is no such
+    /// document. Blocks.
+    fn graph(&self, id: &DocumentId) -> Result<Option<Arc<History>>, LoadError> {
+        if let Some(known) = self.board.known(id)
+            && let Some(history) = self.graphs.get(&(id.clone(), known.heads.clone()))
+        {
+            return Ok(Some(history));
+        }
+        let Some(loaded) = rows::load(&*self.store, id)? else { return Ok(None) };
+        let history = Arc::new(loaded.history);
+        self.graphs.insert((id.clone(), history.heads().clone()), history.clone());
+        Ok(Some(history))
     }
 
     /// A document with the heads that it has at this moment.

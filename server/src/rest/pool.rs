@@ -18,6 +18,8 @@ use crate::rest::config::RestConfig;
 
 /// The stack of a worker's job thread.
 const STACK_BYTES: u64 = 16 << 20;
+/// Whoever asks for a document can wait; whoever types cannot.
+const NICENESS: u8 = 15;
 /// A worker that has had nothing to do for so long ends, and its memory with it.
 const REST_AFTER: Duration = Duration::from_secs(30);
 
@@ -62,6 +64,7 @@ impl Pool {
             memory_bytes_max: memory_mib << 20,
             stack_bytes: STACK_BYTES,
             job_seconds_max: config.seconds,
+            niceness: NICENESS,
         };
         let (submit, requests) = sync_channel(config.queue_max);
         let requests = Arc::new(Mutex::new(requests));

@@ -16,7 +16,6 @@ use axum::response::{IntoResponse, Response};
 use history::chunk::{self, Chunk, read_chunks};
 use history::varint::{Malformed, Reader};
 use model::{ChangeHash, DocumentId, Heads};
-use node::rows;
 use serde::{Deserialize, Serialize};
 use sync::{Flags, Reply};
 use tokio::sync::MutexGuard;
@@ -438,8 +437,8 @@ impl Rest {
     ) -> Result<(), Problem> {
         let (document, wanted) = (id.clone(), expected.to_vec());
         let lost = self.read(move |rest| {
-            let loaded = rows::load(&*rest.store, &document)?;
-            let graph = loaded.as_ref().map(|loaded| loaded.history.graph());
+            let history = rest.graph(&document)?;
+            let graph = history.as_ref().map(|history| history.graph());
             let here =
                 |hash: &ChangeHash| graph.is_some_and(|graph| graph.position(hash).is_some());
             Ok(wanted.into_iter().find(|hash| !here(hash)))
