@@ -21,6 +21,7 @@
 
 mod change;
 mod context;
+mod logs;
 
 use std::borrow::Cow;
 use std::mem;
@@ -30,17 +31,16 @@ use history::varint::{self, Reader};
 use sha2::{Digest as _, Sha256};
 use zstd::stream::raw::{CParameter, DParameter, InBuffer, Operation, OutBuffer};
 
-use crate::origin::{Entry, Item, LogId, Origin, STREAMS};
+use crate::origin::{Entry, Item, LogId};
 use crate::planted::{Bug, planted};
 use change::Elided;
 use context::Context;
+use logs::Logs;
 
 /// Compression level: 3 is what the figures in `docs/benchmarks.md` were measured with.
 const LEVEL: i32 = 3;
 /// The window, 1 MiB: what both sides keep of the stream.
 const WINDOW_LOG: u32 = 20;
-/// How many logs a lane tells apart before it forgets all of them.
-const LOGS_MAX: usize = 8_192;
 /// How many bytes go through the compression at once.
 const CHUNK_BYTES: usize = 16 << 10;
 /// How many bytes of a batch's digest are sent.
@@ -413,73 +413,6 @@ fn decompressor() -> zstd::stream::raw::Decoder<'static> {
         std::io::Result::Ok(zstd)
     };
     set().expect("these parameters are valid")
-}
-
-/// The logs that a lane has carried, and where it is in each.
-#[derive(Default)]
-struct Logs {
-    known: Vec<(LogId, u64)>,
-}
-
-impl Logs {
-    fn put(&mut self, out: &mut Vec<u8>, log: &LogId, first: u64, count: u64) {
-        self.make_room();
-        let at = self.known.iter().position(|(known, _)| known == log);
-        let at = at.unwrap_or_else(|| {
-            out.push(0);
-            put_bytes(out, log.origin.region.as_str().as_bytes());
-            out.extend_from_slice(&log.origin.epoch.to_le_bytes());
-            out.push(log.stream);
-            self.known.push((log.clone(), 1));
-            usize::MAX
-        });
-        let next = if at == usize::MAX {
-            self.known.last_mut()
-        } else {
-            varint::put(out, at as u64 + 1);
-            self.known.get_mut(at)
-        };
-        let (_, next) = next.expect("found or put there");
-        let jumps = *next != first;
-        varint::put(out, count << 1 | u64::from(jumps));
-        if jumps {
-            varint::put(out, first);
-        }
-        *next = first + count;
-    }
-
-    fn take(&mut self, reader: &mut Reader<'_>) -> Result<(LogId, u64, usize), CodecError> {
-        self.make_room();
-        let at = reader.number()?;
-        if at == 0 {
-            let region = std::str::from_utf8(take_bytes(reader)?).ok();
-            let region = region.and_then(|region| model::RegionName::new(region).ok());
-            let region = region.ok_or(CodecError::Malformed)?;
-            let epoch = u64::from_le_bytes(reader.array()?);
-            let stream = reader.byte()?;
-            if stream >= STREAMS {
-                return Err(CodecError::Malformed);
-            }
-            self.known.push((LogId { origin: Origin { region, epoch }, stream }, 1));
-        }
-        let at = at.checked_sub(1).map_or_else(|| self.known.len() - 1, |at| at as usize);
-        let (log, next) = self.known.get_mut(at).ok_or(CodecError::Malformed)?;
-        let count = reader.number()?;
-        let first = if count & 1 == 1 { reader.number()? } else { *next };
-        // Each entry takes two bytes at least.
-        let count = usize::try_from(count >> 1).map_err(|_| CodecError::Malformed)?;
-        if count == 0 || count > reader.left() || first == 0 {
-            return Err(CodecError::Malformed);
-        }
-        *next = first.checked_add(count as u64).ok_or(CodecError::Malformed)?;
-        Ok((log.clone(), first, count))
-    }
-
-    fn make_room(&mut self) {
-        if self.known.len() >= LOGS_MAX {
-            self.known.clear();
-        }
-    }
 }
 
 /// The digest over what a batch holds.

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::origin::{Origin, STREAMS};
 
 /// Changes as clients make them, of several documents: typing by turns and at once, merges, marks,
 /// counters, nested objects, commit messages, and some that are large enough to be deflated.
