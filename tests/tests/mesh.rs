@@ -51,6 +51,10 @@ fn what_is_written_in_any_region_is_read_in_every_other() {
     for (n, key) in (0..).zip(THREE) {
         clients[n as usize].put(key, n);
     }
+    // A client that is not read from does not answer when it is asked for what it has written.
+    for client in &mut clients {
+        client.acknowledged();
+    }
     for client in &mut clients {
         for (n, key) in (0..).zip(THREE) {
             client.reads(key, n);
@@ -243,7 +247,7 @@ fn a_region_that_is_called_otherwise_than_expected_is_refused_and_both_logs_name
 fn regions_are_linked_through_tls_with_a_certificate_authority_of_their_own() {
     let mut world = World::unlinked();
     world.add(Region::start("eu", KEY, &[Other::dials("us")], ""));
-    let authority = Authority::new();
+    let authority = Authority::new("trusted");
     let front = world.tls_front(&authority, "localhost", "eu");
     let folder = tempfile::tempdir().unwrap();
     let trusted = folder.path().join("ca.pem");
@@ -254,7 +258,7 @@ fn regions_are_linked_through_tls_with_a_certificate_authority_of_their_own() {
     crosses(&world, "eu", &["us"], 1);
 
     // Whoever trusts somebody else, or expects another name, is not linked, and says why.
-    Authority::new().write(&folder.path().join("other.pem"));
+    Authority::new("stranger").write(&folder.path().join("other.pem"));
     let other = format!("mesh.ca_file = {:?}", folder.path().join("other.pem"));
     let stranger = Region::start("ap", KEY, &eu, &other);
     stranger.says(&["not reached", "no TLS", "UnknownIssuer", "mesh.ca_file"]);

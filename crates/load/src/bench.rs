@@ -4,13 +4,13 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::net::ConnId;
-use crate::script::{AutomergeScript, Edit, YjsScript, read_trace, text_after};
-use crate::server::{Kind, Programs, Server};
+use crate::script::{AutomergeScript, Edit, YjsScript, actor, elsewhere, read_trace, text_after};
+use crate::server::{Kind, Programs, Server, Settings};
 use crate::session::{Session, Start};
 use crate::world::{Duty, World};
 use crate::{automerge_session, yjs_session};
@@ -33,6 +33,9 @@ pub struct Bench {
 /// Whether it is in the format of Yjs, and of how many edits.
 type Saved = (bool, usize);
 
+/// What one typist types, shared by all clients of that document.
+pub type Typist = Rc<automerge_session::Shared>;
+
 /// How a document gets into a server.
 #[derive(Clone, Copy)]
 pub enum Upload {
@@ -48,7 +51,7 @@ impl Bench {
     /// # Errors
     /// If the recording is missing or the directory cannot be written.
     pub fn prepare(
-        trace: &std::path::Path,
+        trace: &Path,
         programs: Programs,
         directory: PathBuf,
         quick: bool,
@@ -110,8 +113,44 @@ impl Bench {
         environment: &[(&str, &str)],
         limit: Duration,
     ) -> Result<Server, String> {
-        let log = self.directory.join("logs").join(format!("{}.log", kind.name()));
-        Server::start(&self.programs, kind, &self.data(kind), &log, environment, limit)
+        let settings = Settings { environment, ..Settings::default() };
+        Server::start(
+            &self.programs,
+            kind,
+            &self.data(kind),
+            &self.log(kind.name()),
+            settings,
+            limit,
+        )
+    }
+
+    /// Starts a region of this project's server on an empty directory. `config` is what its file
+    /// says beside its name.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn region(&self, name: &str, config: &str) -> Result<Server, String> {
+        let data = self.directory.join("data").join(format!("region-{name}"));
+        if data.exists() {
+            fs::remove_dir_all(&data).map_err(|error| error.to_string())?;
+        }
+        fs::create_dir_all(&data).map_err(|error| error.to_string())?;
+        let file = data.with_extension("toml");
+        fs::write(&file, config).map_err(|error| format!("{}: {error}", file.display()))?;
+        let file = file.to_str().ok_or("a path that is not text")?;
+        let settings =
+            Settings { arguments: &["--region", name, "--config", file], ..Settings::default() };
+        let log = self.log(&format!("region-{name}"));
+        Server::start(&self.programs, Kind::Tributary, &data, &log, settings, SERVER_LIMIT)
+    }
+
+    /// Where files may be put that are not data of a server.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.directory.join("logs").join(format!("{name}.log"))
     }
 
     /// Stops a server as an operator does.
@@ -143,6 +182,31 @@ impl Bench {
             let shared = Rc::clone(&self.automerge);
             Box::new(automerge_session::AutomergeSession::new(shared, name, id, start))
         }
+    }
+
+    /// What one of many typists types, each of them something else, so that nothing is gained by
+    /// having seen the others: `count` keystrokes from another place of the recording, by an actor
+    /// of its own, so many a second.
+    ///
+    /// # Errors
+    /// Only if the library refuses them.
+    pub fn typist(&self, number: usize, count: usize, per_second: f64) -> Result<Typist, String> {
+        let edits = elsewhere(&self.edits, number, count);
+        let script = AutomergeScript::typed(&edits, &actor(number), per_second)?;
+        Ok(Rc::new(automerge_session::Shared::new(script)))
+    }
+
+    /// A client with a script of its own on document number `document`. Two clients of one name push
+    /// each other out, so their numbers differ.
+    pub fn client(
+        &self,
+        typist: &Typist,
+        document: usize,
+        client: usize,
+        start: Start,
+    ) -> Box<dyn Session> {
+        let (name, id) = (format!("peer-load{client:06}"), document_id(document));
+        Box::new(automerge_session::AutomergeSession::new(Rc::clone(typist), name, id, start))
     }
 
     /// The document of the first `length` edits as one chunk, in the server's own format.

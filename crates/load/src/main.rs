@@ -7,6 +7,7 @@
 //! session    one client: automerge_session, yjs_session
 //! world      all clients at once, and the meter
 //! server     the processes under measurement
+//! regions    several of them, linked through a network of our own
 //! rows       the scenarios
 //! report     the table
 //! ```
@@ -17,6 +18,7 @@ mod envelope;
 mod histogram;
 mod machine;
 mod net;
+mod regions;
 mod report;
 mod rows;
 mod script;
@@ -93,14 +95,14 @@ fn run(options: &Options) -> Result<(), String> {
     let servers: &[Kind] = if options.server.is_empty() { &Kind::ALL } else { &options.server };
     let mut lines = Vec::new();
     for row in rows.iter().filter(wanted) {
-        for kind in servers {
+        for kind in servers.iter().filter(|kind| row.asks(**kind)) {
             lines.push(measure(&bench, row, *kind, options.quick));
             save(&options.out.join("last.json"), &lines)?;
         }
     }
     if lines.is_empty() {
         let names: Vec<_> = rows.iter().map(|row| row.name).collect();
-        return Err(format!("no such row; there are {}", names.join(", ")));
+        return Err(format!("nothing to measure; the rows are {}", names.join(", ")));
     }
     println!("{}", table(&lines));
     if options.quick {

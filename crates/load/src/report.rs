@@ -100,6 +100,11 @@ pub fn table(lines: &[Line]) -> String {
         cells.push(match &line.outcome {
             Ok(measured) => {
                 let bound = if measured.at_least { "> " } else { "" };
+                // What runs in the load generator itself has no memory of its own.
+                let memory = match measured.rss_bytes {
+                    0 => String::new(),
+                    bytes => short(bytes as f64 / 1e6),
+                };
                 let millis = |value: Option<f64>| {
                     value.map(|value| format!("{bound}{}", short(value))).unwrap_or_default()
                 };
@@ -110,7 +115,7 @@ pub fn table(lines: &[Line]) -> String {
                     millis(measured.p50_ms),
                     millis(measured.p99_ms),
                     measured.cpu.clone(),
-                    short(measured.rss_bytes as f64 / 1e6),
+                    memory,
                     measured.remarks.join("; "),
                 ]
             }

@@ -3,6 +3,7 @@
 mod fan_out;
 mod idle;
 mod many;
+mod mesh;
 mod stored;
 mod storm;
 mod trace;
@@ -27,6 +28,12 @@ enum Work {
     Idle { sessions: usize },
     Stored { documents: usize },
     Trace { edits: usize },
+    MeshKeystroke { edits: usize, rate: usize },
+    MeshEgress { documents: usize, rate: usize },
+    MeshCatchUp { documents: usize, edits: usize },
+    MeshDiscovery { documents: usize },
+    MeshAudit { documents: usize, differ: usize },
+    MeshThree { documents: usize, rate: usize },
 }
 
 impl Row {
@@ -55,8 +62,37 @@ impl Row {
             ("idle", Work::Idle { sessions: bench.size(10_000, 1_000) }),
             ("stored", Work::Stored { documents: bench.size(10_000, 500) }),
             ("trace", Work::Trace { edits: bench.size(bench.edits(), 20_000) }),
+            ("mesh-keystroke", Work::MeshKeystroke { edits: 1_000, rate: 20 }),
+            ("mesh-egress-1000", Work::MeshEgress { documents: 50, rate: 1_000 }),
+            ("mesh-egress-10", Work::MeshEgress { documents: 50, rate: 10 }),
+            ("mesh-catch-up", Work::MeshCatchUp { documents: bench.size(10_000, 300), edits: 100 }),
+            ("mesh-discovery", Work::MeshDiscovery { documents: bench.size(10_000, 500) }),
+            (
+                "mesh-audit",
+                Work::MeshAudit { documents: bench.size(1_000_000, 100_000), differ: 100 },
+            ),
+            ("mesh-three", Work::MeshThree { documents: 20, rate: 2_000 }),
         ]);
         rows.into_iter().map(|(name, work)| Self { name, title: title(&work), work }).collect()
+    }
+
+    /// Whether this row asks anything of a server: only this project's has regions. Egress is put
+    /// beside what the stock server sends.
+    pub fn asks(&self, kind: Kind) -> bool {
+        match self.work {
+            Work::FanOut { .. }
+            | Work::Many { .. }
+            | Work::Storm { .. }
+            | Work::Idle { .. }
+            | Work::Stored { .. }
+            | Work::Trace { .. } => true,
+            Work::MeshEgress { .. } => matches!(kind, Kind::Tributary | Kind::AutomergeRepo),
+            Work::MeshKeystroke { .. }
+            | Work::MeshCatchUp { .. }
+            | Work::MeshDiscovery { .. }
+            | Work::MeshAudit { .. }
+            | Work::MeshThree { .. } => kind == Kind::Tributary,
+        }
     }
 
     /// Measures one server.
@@ -73,6 +109,21 @@ impl Row {
             Work::Idle { sessions } => idle::measure(bench, kind, sessions),
             Work::Stored { documents } => stored::measure(bench, kind, documents),
             Work::Trace { edits } => trace::measure(bench, kind, edits),
+            Work::MeshKeystroke { edits, rate } => {
+                mesh::keystroke(bench, edits, rate, bench.size(60, 5))
+            }
+            Work::MeshEgress { documents, rate } => {
+                let seconds = if rate < 100 { bench.size(60, 15) } else { bench.size(20, 4) };
+                let work = mesh::Egress { documents, rate, seconds };
+                match kind {
+                    Kind::Tributary => mesh::egress(bench, work),
+                    _ => mesh::egress_of_stock(bench, kind, work),
+                }
+            }
+            Work::MeshCatchUp { documents, edits } => mesh::catch_up(bench, documents, edits),
+            Work::MeshDiscovery { documents } => mesh::discovery(bench, documents),
+            Work::MeshAudit { documents, differ } => mesh::audit(documents, differ),
+            Work::MeshThree { documents, rate } => mesh::three(bench, documents, rate),
         }
     }
 }
@@ -102,6 +153,31 @@ fn title(work: &Work) -> String {
         }
         Work::Trace { edits } => {
             format!("the paper trace, {} edits, typed in and stored", grouped(*edits as u64))
+        }
+        Work::MeshKeystroke { rate, .. } => format!(
+            "two regions, {} ms one way: from a typist in one to a subscriber in the other, \
+             {rate} changes/s",
+            mesh::LATENCY.as_millis()
+        ),
+        Work::MeshEgress { documents, rate } => format!(
+            "two regions: what one sends the other, {documents} documents in turns, {} changes/s",
+            grouped(*rate as u64)
+        ),
+        Work::MeshCatchUp { documents, edits } => format!(
+            "two regions: {} missed changes in {} documents are caught up with",
+            grouped((documents * edits) as u64),
+            grouped(*documents as u64)
+        ),
+        Work::MeshDiscovery { documents } => format!(
+            "two regions with {} documents find out what they missed of each other",
+            grouped(*documents as u64)
+        ),
+        Work::MeshAudit { documents, differ } => format!(
+            "two regions find out which {differ} of {} documents they do not hold alike",
+            grouped(*documents as u64)
+        ),
+        Work::MeshThree { rate, .. } => {
+            format!("three regions, {} changes/s handed in at each", grouped(*rate as u64))
         }
     }
 }

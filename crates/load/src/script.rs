@@ -11,6 +11,7 @@ use std::path::Path;
 
 use automerge::transaction::{CommitOptions, Transactable};
 use automerge::{ActorId, AutoCommit, Automerge, ObjType, ROOT};
+use sha2::{Digest, Sha256};
 use yrs::updates::decoder::Decode;
 use yrs::{Doc, GetString, ID, IdSet, ReadTxn, StateVector, Text, Transact, Update};
 
@@ -58,6 +59,45 @@ fn edit(patch: &serde_json::Value) -> Option<Edit> {
     }
 }
 
+/// `count` edits of the recording for typist number `number`: a stretch that begins somewhere else for
+/// each, moved to where the text of the typist is.
+pub fn elsewhere(edits: &[Edit], number: usize, count: usize) -> Vec<Edit> {
+    // Far apart for few typists, and never the same for up to as many as there are edits.
+    const STRIDE: usize = 104_729;
+    let first = number.wrapping_mul(STRIDE) % edits.len();
+    let stretch = edits.iter().cycle().skip(first).take(count);
+    let place = |edit: &Edit| match *edit {
+        Edit::Insert(position, _) | Edit::Delete(position) => position,
+    };
+    let base = place(&edits[first]);
+    let mut length = 0_usize;
+    let moved = stretch.map(|edit| {
+        let position = place(edit).saturating_sub(base);
+        match *edit {
+            Edit::Delete(_) if length > 0 => {
+                length -= 1;
+                Edit::Delete(position.min(length))
+            }
+            // Of what was there before the stretch, nothing is here to be deleted.
+            Edit::Delete(_) => {
+                length += 1;
+                Edit::Insert(0, ' ')
+            }
+            Edit::Insert(_, letter) => {
+                length += 1;
+                Edit::Insert(position.min(length - 1), letter)
+            }
+        }
+    });
+    moved.collect()
+}
+
+/// The id of a typist's actor: as random as those of stock clients, and the same in every run.
+pub fn actor(number: usize) -> [u8; 16] {
+    let digest = Sha256::digest((number as u64).to_be_bytes());
+    digest[..16].try_into().expect("a digest is longer")
+}
+
 /// The text after the given edits.
 pub fn text_after(edits: &[Edit]) -> String {
     let mut text = Vec::new();
@@ -85,25 +125,22 @@ impl AutomergeScript {
     /// If the cache cannot be written, or holds something else.
     pub fn prepare(edits: &[Edit], cache: &Path) -> Result<Self, String> {
         let chunks = Chunks::cached(&cache.join("automerge.chunks"), edits.len(), || {
-            let mut document = AutoCommit::new().with_actor(ActorId::from([0x2A; 16]));
-            let text =
-                document.put_object(ROOT, TEXT, ObjType::Text).map_err(|it| it.to_string())?;
-            for (number, edit) in edits.iter().enumerate() {
-                let (position, deleted, inserted) = match *edit {
-                    Edit::Insert(position, letter) => (position, 0, letter.to_string()),
-                    Edit::Delete(position) => (position, 1, String::new()),
-                };
-                document
-                    .splice_text(&text, position, deleted, &inserted)
-                    .map_err(|error| error.to_string())?;
-                // Stock clients stamp their changes; these were typed at five keys a second.
-                let stamp = 1_618_898_818 + number as i64 / 5;
-                document.commit_with(CommitOptions::default().with_time(stamp));
-            }
-            Ok(document.get_changes(&[]).iter().map(|it| it.raw_bytes().to_vec()).collect())
+            changes(edits, &[0x2A; 16], 5.0)
         })?;
+        Self::of(chunks)
+    }
+
+    /// The changes of an actor who types so many of these edits a second.
+    ///
+    /// # Errors
+    /// If one of the edits is out of place.
+    pub fn typed(edits: &[Edit], actor: &[u8; 16], per_second: f64) -> Result<Self, String> {
+        Self::of(Chunks::of(&changes(edits, actor, per_second)?))
+    }
+
+    fn of(chunks: Chunks) -> Result<Self, String> {
         let hashes: Vec<Hash> =
-            (0..edits.len()).map(|at| hash_of(chunks.get(at))).collect::<Result<_, _>>()?;
+            (0..chunks.ends.len()).map(|at| hash_of(chunks.get(at))).collect::<Result<_, _>>()?;
         let index = hashes.iter().zip(0..).map(|(hash, at)| (*hash, at)).collect();
         Ok(Self { chunks, hashes, index })
     }
@@ -118,19 +155,49 @@ impl AutomergeScript {
         self.index.get(hash).map(|at| *at as usize)
     }
 
+    /// The text of the first `length` edits.
+    ///
+    /// # Errors
+    /// Only if the script is damaged.
+    pub fn text(&self, length: usize) -> Result<String, String> {
+        automerge_text(&self.applied(length)?)
+    }
+
     /// The document of the first `length` edits, saved as one chunk.
     ///
     /// # Errors
     /// Only if the script is damaged.
     pub fn document(&self, length: usize) -> Result<Vec<u8>, String> {
+        Ok(self.applied(length)?.save())
+    }
+
+    fn applied(&self, length: usize) -> Result<Automerge, String> {
         let mut document = Automerge::new();
         let raw: Vec<u8> = (0..length).flat_map(|at| self.chunk(at).iter().copied()).collect();
         document.load_incremental(&raw).map_err(|error| error.to_string())?;
         if document.get_heads().first().map(|head| head.0) != Some(self.hashes[length - 1]) {
             return Err("the script does not apply".to_owned());
         }
-        Ok(document.save())
+        Ok(document)
     }
+}
+
+fn changes(edits: &[Edit], actor: &[u8; 16], per_second: f64) -> Result<Vec<Vec<u8>>, String> {
+    let mut document = AutoCommit::new().with_actor(ActorId::from(*actor));
+    let text = document.put_object(ROOT, TEXT, ObjType::Text).map_err(|it| it.to_string())?;
+    for (number, edit) in edits.iter().enumerate() {
+        let (position, deleted, inserted) = match *edit {
+            Edit::Insert(position, letter) => (position, 0, letter.to_string()),
+            Edit::Delete(position) => (position, 1, String::new()),
+        };
+        document
+            .splice_text(&text, position, deleted, &inserted)
+            .map_err(|error| error.to_string())?;
+        // Stock clients stamp their changes.
+        let stamp = 1_618_898_818 + (number as f64 / per_second) as i64;
+        document.commit_with(CommitOptions::default().with_time(stamp));
+    }
+    Ok(document.get_changes(&[]).iter().map(|it| it.raw_bytes().to_vec()).collect())
 }
 
 /// The text that a downloaded Automerge document holds.
@@ -274,6 +341,16 @@ impl Chunks {
         &self.bytes[start..self.ends[at]]
     }
 
+    fn of(made: &[Vec<u8>]) -> Self {
+        let mut ends = Vec::with_capacity(made.len());
+        let mut end = 0;
+        for chunk in made {
+            end += chunk.len();
+            ends.push(end);
+        }
+        Self { bytes: made.concat(), ends }
+    }
+
     fn cached(
         path: &Path,
         count: usize,
@@ -359,6 +436,20 @@ mod tests {
         let from_cache = AutomergeScript::prepare(&edits, &cache).expect("the cache");
         assert_eq!(from_cache.hashes, automerge.hashes);
         let _ = fs::remove_dir_all(&cache);
+    }
+
+    #[test]
+    fn typists_type_different_things_that_apply() {
+        let edits = edits(500);
+        let script = |number| {
+            let typed = elsewhere(&edits, number, 120);
+            AutomergeScript::typed(&typed, &actor(number), 0.2).expect("changes")
+        };
+        let (one, other) = (script(1), script(2));
+        assert_eq!(one.hashes.len(), 120);
+        assert_ne!(one.text(120), other.text(120));
+        assert!(one.hashes.iter().all(|hash| other.position(hash).is_none()));
+        assert_eq!(one.text(120).map(|text| text.is_empty()), Ok(false));
     }
 
     #[test]

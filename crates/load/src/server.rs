@@ -95,6 +95,15 @@ impl Programs {
     }
 }
 
+/// What a server is started with beside its address and its data directory.
+#[derive(Clone, Copy, Default)]
+pub struct Settings<'a> {
+    /// Names and values.
+    pub environment: &'a [(&'a str, &'a str)],
+    /// What follows on the command line.
+    pub arguments: &'a [&'a str],
+}
+
 /// A running server. It is killed when this is dropped.
 pub struct Server {
     child: Child,
@@ -104,7 +113,7 @@ pub struct Server {
     pub start_time: Duration,
 }
 
-/// What a process and its children have used.
+/// What a process and its children have used, or several of them together.
 #[derive(Clone, Copy, Default)]
 pub struct Usage {
     /// User and system time.
@@ -116,8 +125,7 @@ pub struct Usage {
 }
 
 impl Server {
-    /// Starts a server on its data directory, with some settings in its environment, and waits
-    /// until it listens.
+    /// Starts a server on its data directory, with some settings, and waits until it listens.
     ///
     /// # Errors
     /// If it cannot be started, exits, or does not listen within `limit`.
@@ -126,7 +134,7 @@ impl Server {
         kind: Kind,
         data: &Path,
         log: &Path,
-        environment: &[(&str, &str)],
+        settings: Settings<'_>,
         limit: Duration,
     ) -> Result<Self, String> {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(text)?;
@@ -136,7 +144,8 @@ impl Server {
         let began = Instant::now();
         let child = programs
             .command(kind, address, data)
-            .envs(environment.iter().copied())
+            .args(settings.arguments)
+            .envs(settings.environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(text)?)
             .stderr(output)

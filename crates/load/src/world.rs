@@ -103,6 +103,23 @@ impl World {
         self.connect_from(Ipv4Addr::LOCALHOST, session, document, duty, Some(goal))
     }
 
+    /// The same to another server.
+    ///
+    /// # Errors
+    /// If there is no socket to be had.
+    pub fn connect_to(
+        &mut self,
+        server: SocketAddr,
+        session: Box<dyn Session>,
+        document: usize,
+        duty: Duty,
+        goal: usize,
+    ) -> Result<ConnId, String> {
+        let id = self.net.connect(Ipv4Addr::LOCALHOST, server).map_err(|it| it.to_string())?;
+        self.enter(id, session, document, duty, Some(goal));
+        Ok(id)
+    }
+
     /// The same from another loopback address, and perhaps waited for only later.
     ///
     /// # Errors
@@ -116,13 +133,24 @@ impl World {
         goal: Option<usize>,
     ) -> Result<ConnId, String> {
         let id = self.net.connect(from, self.server).map_err(|error| error.to_string())?;
+        self.enter(id, session, document, duty, goal);
+        Ok(id)
+    }
+
+    fn enter(
+        &mut self,
+        id: ConnId,
+        session: Box<dyn Session>,
+        document: usize,
+        duty: Duty,
+        goal: Option<usize>,
+    ) {
         if self.clients.all.len() <= id {
             self.clients.all.resize_with(id + 1, || None);
         }
         self.clients.waiting += usize::from(goal.is_some());
         let client = Client { session, document, duty, goal, began: Instant::now() };
         self.clients.all[id] = Some(client);
-        Ok(id)
     }
 
     /// Closes a client's connection.

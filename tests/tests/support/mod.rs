@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::net::TcpStream;
+use std::time::Instant;
 
 use automerge::sync::{Message as SyncMessage, State, SyncDoc};
 use automerge::transaction::Transactable;
@@ -129,7 +130,7 @@ impl Client {
     }
 
     fn receive(&mut self) {
-        let frame = self.frame().expect("the server is there");
+        let frame = self.frame().expect("the server says something");
         match decode(&frame).expect("a message") {
             Message::Sync { data, .. } => {
                 let message = SyncMessage::decode(&data).expect("a sync message");
@@ -148,13 +149,17 @@ impl Client {
         let _ = self.socket.send(Frame::Binary(bytes.into()));
     }
 
+    /// The next message. Pings do not count: a server that says nothing else is waited for no longer
+    /// than one that is silent.
     fn frame(&mut self) -> Option<Vec<u8>> {
-        loop {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
             match self.socket.read() {
                 Ok(Frame::Binary(bytes)) => return Some(bytes.to_vec()),
                 Ok(Frame::Close(_)) | Err(_) => return None,
                 Ok(_) => {}
             }
         }
+        None
     }
 }
