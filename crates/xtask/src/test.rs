@@ -1,8 +1,17 @@
 //! `cargo xtask test`: installs what the tests need and runs every one of them.
 
+use std::io::IsTerminal;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The longest that one command of a step may take where nobody watches. The longest takes a third of
+/// it on two cores, with everything still to build.
+const COMMAND_MAX: Duration = Duration::from_secs(45 * 60);
+/// How often it is looked whether a command has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Options of the command.
 #[derive(clap::Args)]
@@ -116,13 +125,31 @@ fn npm(folder: &Path) -> Command {
 
 /// Runs a command to its end.
 ///
+/// Where nobody sits in front of it, one that takes longer than [`COMMAND_MAX`] is ended with all it
+/// has started: a test that hangs is to fail by name, and not by the patience of whoever runs this.
+/// At a terminal it is left alone, and stays in the terminal's group, so that ctrl-C reaches it.
+///
 /// # Errors
-/// When it cannot be started, or does not end well.
+/// When it cannot be started, does not end well, or does not end.
 pub fn done(command: &mut Command) -> Result<(), String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{name} ended with {status}")),
-        Err(error) => Err(format!("{name} cannot be started: {error}")),
+    let unwatched = !std::io::stdin().is_terminal();
+    if unwatched {
+        command.process_group(0);
+    }
+    let started = Instant::now();
+    let mut child = command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
+    loop {
+        match child.try_wait().map_err(|error| format!("{name} is lost: {error}"))? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => return Err(format!("{name} ended with {status}")),
+            None if unwatched && started.elapsed() > COMMAND_MAX => {
+                let group = format!("-{}", child.id());
+                let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+                let _ = child.wait();
+                return Err(format!("{name} did not end within {} s", COMMAND_MAX.as_secs()));
+            }
+            None => thread::sleep(LOOK_EVERY),
+        }
     }
 }

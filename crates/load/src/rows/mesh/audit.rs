@@ -63,10 +63,11 @@ pub(in crate::rows) fn measure(documents: usize, differ: usize) -> Result<Measur
         ));
     }
 
-    let mut measured = Measured::default();
-    measured.result =
-        format!("{} KB, {} round trips", short(found.bytes as f64 / 1e3), found.trips);
-    measured.cpu = format!("{} ms", short(cpu.as_secs_f64() * 1e3));
+    let mut measured = Measured {
+        result: format!("{} KB, {} round trips", short(found.bytes as f64 / 1e3), found.trips),
+        cpu: format!("{} ms", short(cpu.as_secs_f64() * 1e3)),
+        ..Measured::default()
+    };
     measured.remark("both audits run in the load generator, without servers");
     measured.remark(format!("{} ms beside the round trips", short(took.as_secs_f64() * 1e3)));
     measured.number("bytes", found.bytes as f64);
