@@ -106,6 +106,7 @@ async fn region(config: &Config) -> Result<(), Failure> {
         board,
         store: store.clone(),
         metrics: metrics.clone(),
+        regions: regions.clone(),
     })
     .map_err(|error| Failure::Listen(format!("cannot start the workers of REST: {error}")))?;
     let site = Arc::new(Site {

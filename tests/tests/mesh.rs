@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use model::DocumentId;
 use regions::{KEY, Other, Region, World, http, until, until_within};
+use serde_json::Value;
 use support::Client;
 use tls::Authority;
 use tributary_tests::run;
@@ -91,6 +92,41 @@ fn a_region_that_is_cut_off_goes_on_and_all_agree_when_it_is_back() {
     }
     world.linked();
     world.level();
+}
+
+#[test]
+fn a_region_knows_which_others_hold_what_was_written_through_it() {
+    let world = World::start(&THREE);
+    let replication = |region: &str| {
+        let path = format!("/v1/documents/{}/replication", document(1));
+        let answer = http(world.region(region).address(), &path);
+        let (_, body) = answer.split_once("\r\n\r\n").expect("an answer has a body");
+        serde_json::from_str::<Value>(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    };
+    let durable = |told: &Value, other: &str| {
+        let regions = told["regions"].as_array().expect("a list");
+        regions.iter().find(|it| it["region"] == other).expect("a link")["durable"].clone()
+    };
+    let mut writer = client(&world, "eu", 1);
+    writer.put("one", 1);
+    writer.acknowledged();
+    until("both to hold it", || {
+        let told = replication("eu");
+        ["us", "ap"].iter().all(|other| durable(&told, other) == true)
+    });
+    // What is written while one is away is durable in the other only.
+    world.cut_off("ap");
+    writer.put("two", 2);
+    writer.acknowledged();
+    until("the one that is there to hold it", || durable(&replication("eu"), "us") == true);
+    let told = replication("eu");
+    assert_eq!(durable(&told, "ap"), false, "{told}");
+    assert_eq!(told["written_here"]["sequence"], 2, "{told}");
+    // Nothing was written through this one, so it promises nothing.
+    let other = replication("us");
+    assert_eq!((&other["written_here"], durable(&other, "eu")), (&Value::Null, Value::Null));
+    world.heal("ap");
+    until("the one that was away to hold it", || durable(&replication("eu"), "ap") == true);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod events;
 mod history;
 mod pool;
 mod problem;
+mod replication;
 mod request;
 mod source;
 mod write;
@@ -41,6 +42,7 @@ use utoipa_axum::routes;
 use crate::board::{Board, Known};
 use crate::machine::Machine;
 use crate::metrics::Metrics;
+use crate::regions::Regions;
 use crate::rest::config::RestConfig;
 use crate::rest::pool::{Pool, Unanswered};
 use crate::rest::problem::Problem;
@@ -68,6 +70,7 @@ pub struct Rest {
     machine: Arc<Machine>,
     board: Arc<Board>,
     store: Arc<dyn Store>,
+    regions: Option<Arc<Regions>>,
     pool: Pool,
     /// Answers by document, heads and question.
     answers: moka::future::Cache<Asked, Bytes>,
@@ -134,6 +137,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Where figures go.
     pub metrics: Arc<Metrics>,
+    /// The other regions, if there are any.
+    pub regions: Option<Arc<Regions>>,
 }
 
 impl Rest {
@@ -142,7 +147,8 @@ impl Rest {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(parts: Parts) -> std::io::Result<Arc<Self>> {
-        let Parts { config, worker_memory_mib, region, machine, board, store, metrics } = parts;
+        let Parts { config, worker_memory_mib, region, machine, board, store, metrics, regions } =
+            parts;
         let pool = Pool::start(&config, worker_memory_mib, &metrics)?;
         let storage = Sha256::digest(machine.me().storage.as_str().as_bytes());
         let answers = moka::future::Cache::builder()
@@ -164,6 +170,7 @@ impl Rest {
             machine,
             board,
             store,
+            regions,
             pool,
             answers,
             failed: moka::sync::Cache::builder()
@@ -422,6 +429,7 @@ pub fn router(rest: Arc<Rest>) -> Router {
         .routes(routes!(history::history))
         .routes(routes!(history::diff))
         .routes(routes!(history::conflicts))
+        .routes(routes!(replication::replication))
         .routes(routes!(events::of_document))
         .routes(routes!(write::fork))
         .routes(routes!(events::of_region))

@@ -1,0 +1,117 @@
+//! Which other regions hold what was written here.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use mesh::{LogId, Origin};
+use model::{DocumentId, RegionName};
+use node::mesh_rows;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::regions::Regions;
+use crate::rest::Rest;
+use crate::rest::problem::Problem;
+use crate::rest::request::{Target, write_heads};
+
+/// How far a document has got.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Replication {
+    /// The id.
+    id: String,
+    /// The region that is asked.
+    region: String,
+    /// The heads that it holds, durably.
+    heads: Vec<String>,
+    /// Where the last change is that came into the mesh through this region; null if none did.
+    written_here: Option<Place>,
+    /// One for each region that this one has a link with.
+    regions: Vec<Elsewhere>,
+}
+
+/// A place in a log of the mesh.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Place {
+    /// The life of the region whose log it is, as 16 hexadecimal digits.
+    epoch: String,
+    /// The stream of the document: 0 to 15.
+    stream: u8,
+    /// The number of the entry, from 1.
+    sequence: u64,
+}
+
+/// What is known of another region.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Elsewhere {
+    /// Its name.
+    region: String,
+    /// The state of the link, as in `/v1/mesh`.
+    link: String,
+    /// Whether it has said that every change of the document that came in here is durable there. Null
+    /// if none came in here.
+    durable: Option<bool>,
+    /// Up to which entry it has said that it holds the log of `written_here`; null if it has not
+    /// spoken of that log since this process started.
+    holds: Option<u64>,
+}
+
+/// Which regions hold durably what was written here.
+///
+/// A region knows this of what came in through itself: ask the region that was written to. What it
+/// says of another region is what that region has acknowledged after its commit, so it may be more
+/// than said, and never less.
+#[utoipa::path(
+    get, path = "/v1/documents/{id}/replication", tag = "history",
+    params(("id" = String, Path, description = "The id, or an automerge: URL")),
+    responses(
+        (status = 200, description = "What is known", body = Replication),
+        (status = 400, description = "A bad id", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such document", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Too much is going on, or it took too long", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn replication(
+    State(rest): State<Arc<Rest>>,
+    target: Target,
+) -> Result<Response, Problem> {
+    let id = target.bare()?;
+    let told = rest.within(rest.replication(&id)).await?;
+    Ok(([(header::CACHE_CONTROL, "no-cache")], Json(told)).into_response())
+}
+
+impl Rest {
+    async fn replication(self: &Arc<Self>, id: &DocumentId) -> Result<Replication, Problem> {
+        let known = self.known(id).await?;
+        let asked = id.clone();
+        let item = self.read(move |rest| mesh_rows::item(&*rest.store, &asked)).await?;
+        let item = item.filter(|item| item.epoch != 0);
+        let stream = id.stream();
+        let log = match (&item, RegionName::new(&self.region)) {
+            (Some(item), Ok(region)) => {
+                Some(LogId { origin: Origin { region, epoch: item.epoch }, stream }.to_string())
+            }
+            _ => None,
+        };
+        let mesh = Regions::view(self.regions.as_deref(), &self.region).await;
+        let elsewhere = mesh.links.into_iter().map(|link| {
+            let of_log = link.holds.iter().find(|hold| Some(&hold.log) == log.as_ref());
+            let holds = of_log.map(|hold| hold.sequence);
+            let durable = item.as_ref().map(|item| holds.is_some_and(|it| it >= item.sequence));
+            Elsewhere { region: link.region, link: link.state, durable, holds }
+        });
+        Ok(Replication {
+            id: id.to_string(),
+            region: self.region.clone(),
+            heads: write_heads(&known.heads),
+            written_here: item.map(|item| Place {
+                epoch: format!("{:016x}", item.epoch),
+                stream,
+                sequence: item.sequence,
+            }),
+            regions: elsewhere.collect(),
+        })
+    }
+}
