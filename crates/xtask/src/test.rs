@@ -138,7 +138,8 @@ pub fn done(command: &mut Command) -> Result<(), String> {
         command.process_group(0);
     }
     let started = Instant::now();
-    let mut child = command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
+    let mut child =
+        command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
     loop {
         match child.try_wait().map_err(|error| format!("{name} is lost: {error}"))? {
             Some(status) if status.success() => return Ok(()),
