@@ -8,7 +8,9 @@ use crate::archive_pool::WORKER_COMMAND;
 use crate::config::{Config, Flags, LogFormat};
 use crate::exit::Failure;
 use crate::serve;
-use crate::tools::{self, ExportArgs, ImportArgs, LinksArgs, StoreFlags};
+use crate::tools::{
+    self, BackupArgs, ExportArgs, ImportArgs, LinksArgs, RestoreArgs, StoreFlags,
+};
 
 /// A CRDT document sync server: Automerge documents, kept durably, for stock automerge-repo clients.
 ///
@@ -45,6 +47,10 @@ enum Command {
     Export(ExportArgs),
     /// Takes in an Automerge file, an export, or an automerge-repo (NodeFS) directory
     Import(ImportArgs),
+    /// Copies a whole store, of a running region or of a directory, so that the copy is of one moment
+    Backup(BackupArgs),
+    /// Fills a new data directory from a backup, and verifies it
+    Restore(RestoreArgs),
     /// Asks a running region how its links to other regions are
     Links(LinksArgs),
     /// Opens documents for the server, in a process with limits of its own
@@ -70,6 +76,8 @@ pub fn run() -> ExitCode {
         Command::Verify { flags } => tools::verify(&flags),
         Command::Export(args) => tools::export(&args),
         Command::Import(args) => tools::import(&args),
+        Command::Backup(args) => tools::backup(&args),
+        Command::Restore(args) => tools::restore(&args),
         Command::Links(args) => tools::links(&args),
         Command::CheckConfig { flags } => load(&flags).map(|config| print!("{}", config.to_toml())),
     };

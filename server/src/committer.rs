@@ -9,6 +9,7 @@ use node::{BatchId, Event};
 use store::{Store, StoreError, Write};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::backup::tap::Tap;
 use crate::metrics::Metrics;
 
 /// How many batches may wait for the committer. Each shard has few under way, see
@@ -33,15 +34,16 @@ pub type Submit = SyncSender<Submission>;
 /// Starts the committer.
 ///
 /// `failed` is called once if the store fails. After that nothing is committed any more: what was
-/// acknowledged is safe, and everything else was never acknowledged.
+/// acknowledged is safe, and everything else was never acknowledged. `tap` hears of every commit.
 pub fn start(
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
+    tap: Arc<Tap>,
     failed: impl FnOnce(StoreError) + Send + 'static,
 ) -> (Submit, JoinHandle<()>) {
     let (submit, submissions) = sync_channel(BATCHES_MAX);
     let run = move || {
-        if let Err(error) = commit_all(&*store, &submissions, &metrics) {
+        if let Err(error) = commit_all(&*store, &submissions, &metrics, &tap) {
             failed(error);
         }
     };
@@ -53,6 +55,7 @@ fn commit_all(
     store: &dyn Store,
     submissions: &Receiver<Submission>,
     metrics: &Metrics,
+    tap: &Tap,
 ) -> Result<(), StoreError> {
     let mut waiting = Vec::new();
     while let Ok(first) = submissions.recv() {
@@ -66,8 +69,10 @@ fn commit_all(
             waiting.push((next.batch, next.done));
         }
         let started = Instant::now();
+        let under_way = tap.begin();
         store.commit(&writes)?;
         metrics.committed(started.elapsed(), writes.len());
+        under_way.done(writes);
         for (batch, done) in waiting.drain(..) {
             // A shard that is gone does not need to know.
             let _ = done.send(Event::Committed { batch });

@@ -14,6 +14,7 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use model::RegionName;
 use serde::{Deserialize, Serialize};
 
+use crate::backup::config::BackupConfig;
 use crate::rest::config::RestConfig;
 
 /// Everything that can be configured. Keys in the file are the names of the fields; in the
@@ -56,6 +57,8 @@ pub struct Config {
     pub log: LogConfig,
     /// REST.
     pub rest: RestConfig,
+    /// Backups of the running server.
+    pub backup: BackupConfig,
     /// What all links to other regions have in common.
     pub mesh: MeshConfig,
 }
@@ -137,6 +140,16 @@ pub enum LogFormat {
     Json,
 }
 
+impl StoreKind {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sled => "sled",
+            Self::Sqlite => "sqlite",
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -163,6 +176,7 @@ impl Default for Config {
             retention: RetentionConfig { kib: 1024, hours: 7 * 24 },
             log: LogConfig { filter: "info".to_owned(), format: LogFormat::Text },
             rest: RestConfig::default(),
+            backup: BackupConfig::default(),
             mesh: MeshConfig { key_file: PathBuf::new(), ca_file: PathBuf::new() },
         }
     }

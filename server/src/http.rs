@@ -9,9 +9,10 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio_util::task::TaskTracker;
 
+use crate::backup::{self, Backups};
 use crate::regions::{self, Regions};
 use crate::rest::{self, Rest};
 use crate::socket::{self, Surroundings};
@@ -36,6 +37,8 @@ pub struct Site {
     pub connections: TaskTracker,
     /// Documents as resources.
     pub rest: Arc<Rest>,
+    /// Copies of the store.
+    pub backups: Backups,
     /// The other regions, if this one has links.
     pub regions: Option<Arc<Regions>>,
 }
@@ -51,6 +54,7 @@ pub fn router(site: Arc<Site>) -> Router {
         .route("/metrics", get(metrics))
         .route("/mesh", get(regions::endpoint))
         .route("/v1/mesh", get(regions::page))
+        .route("/v1/backup", post(backup::endpoint))
         .with_state(site)
         .merge(documents)
 }

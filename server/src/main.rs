@@ -1,6 +1,7 @@
 //! `tributary`: a sync server for Automerge documents.
 
 mod archive_pool;
+mod backup;
 mod board;
 mod cli;
 mod committer;

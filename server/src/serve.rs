@@ -19,6 +19,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
+use crate::backup::Backups;
+use crate::backup::tap::Tap;
 use crate::board::Board;
 use crate::config::Config;
 use crate::exit::Failure;
@@ -67,10 +69,12 @@ async fn region(config: &Config) -> Result<(), Failure> {
     let mesh = regions::Setup::load(config, storage.clone())?;
 
     let metrics = Arc::new(Metrics::default());
+    let tap = Arc::<Tap>::default();
+    let backups = Backups::new(config, store.clone(), tap.clone())?;
     let (store_failed, failure) = oneshot::channel();
-    let (committer, committer_thread) = committer::start(store.clone(), metrics.clone(), |error| {
-        let _ = store_failed.send(error);
-    });
+    let failed = |error| drop(store_failed.send(error));
+    let (committer, committer_thread) =
+        committer::start(store.clone(), metrics.clone(), tap, failed);
     let archive = archive_pool::start(&config.archive, &metrics)
         .map_err(|error| Failure::Listen(format!("cannot start the archive: {error}")))?;
     let (stop, stopped) = watch::channel(false);
@@ -121,6 +125,7 @@ async fn region(config: &Config) -> Result<(), Failure> {
         frame_bytes_max: config.frame_bytes_max,
         ready: AtomicBool::new(true),
         connections: TaskTracker::new(),
+        backups,
         rest,
         regions,
     });

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use model::StorageId;
+use store::directory::INCOMPLETE;
 use store::{Store, StoreError, Write};
 use store_sled::{SledOptions, SledStore};
 use store_sqlite::SqliteStore;
@@ -19,7 +20,31 @@ const IDENTITY: &[u8] = &[0x01];
 /// # Errors
 /// When what is there cannot be read. It is never served as empty.
 pub fn open(config: &Config) -> Result<Arc<dyn Store>, Failure> {
-    let opened: Result<Arc<dyn Store>, StoreError> = match config.store {
+    if config.data.join(INCOMPLETE).exists() {
+        return Err(Failure::Store(format!(
+            "{} holds only a part of a store: a backup or restore into it was not finished, or is under \
+             way. If none is running, remove the directory and run it again",
+            config.data.display()
+        )));
+    }
+    open_engine(config).map_err(|error| {
+        let mut text = format!("the store in {} cannot be opened: {error}", config.data.display());
+        if matches!(error, StoreError::Corrupt { .. }) {
+            text.push_str(
+                "\nIt is left as it is. Move the directory aside and 'tributary restore' a backup, or \
+                 'tributary import' what was exported (docs/operations.md).",
+            );
+        }
+        Failure::Store(text)
+    })
+}
+
+/// The same, also while it is being filled from another one, and in the store's own words.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_engine(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    match config.store {
         StoreKind::Sled => {
             // sled uses up to twice its cache.
             let cache_bytes = ((config.memory_budget_mib << 20) / 8).max(8 << 20);
@@ -27,17 +52,7 @@ pub fn open(config: &Config) -> Result<Arc<dyn Store>, Failure> {
             SledStore::open(&config.data, &options).map(|store| Arc::new(store) as _)
         }
         StoreKind::Sqlite => SqliteStore::open(&config.data).map(|store| Arc::new(store) as _),
-    };
-    opened.map_err(|error| {
-        let mut text = format!("the store in {} cannot be opened: {error}", config.data.display());
-        if matches!(error, StoreError::Corrupt { .. }) {
-            text.push_str(
-                "\nIt is left as it is. Move the directory aside and put a backup in its place, or \
-                 'tributary import' what was exported (docs/operations.md).",
-            );
-        }
-        Failure::Store(text)
-    })
+    }
 }
 
 /// The name of the store; made when it is asked for the first time.

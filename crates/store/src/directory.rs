@@ -25,6 +25,9 @@ const LOCK: &str = "lock";
 const CREATING: &str = "creating";
 /// The file by which an operator accepts that a store has lost commits, or that nobody can tell.
 pub const ACCEPT_LOSS: &str = "accept-loss";
+/// The file in the directory of a store that is being filled from another one, from before it is created
+/// until all of it is there. To refuse such a store is up to whoever opens it to use it.
+pub const INCOMPLETE: &str = "incomplete";
 /// What to do about a loss.
 const REMEDY: &str = "Restore a backup of the whole directory; or, to go on without what is lost, create \
      an empty file named 'accept-loss' in the directory and open the store again";
@@ -52,7 +55,7 @@ impl StoreDirectory {
         create_durably(path).map_err(refused("create the directory"))?;
         let names = names_in(path).map_err(refused("list the directory"))?;
         let has = |name: &str| names.iter().any(|n| n == name);
-        let stranger = names.iter().any(|n| n != LOCK);
+        let stranger = names.iter().any(|n| n != LOCK && n != INCOMPLETE);
         if stranger && !has(CREATING) && !has(main) {
             return Err(StoreError::corrupt(
                 path,
@@ -197,9 +200,10 @@ fn take_lock(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Removes everything but the lock and the mark: the mark must outlive the rest.
+/// Removes everything but the lock and the marks: they must outlive the rest.
 fn wipe(path: &Path) -> io::Result<()> {
-    for name in names_in(path)?.iter().filter(|n| *n != LOCK && *n != CREATING) {
+    let kept = [LOCK, CREATING, INCOMPLETE];
+    for name in names_in(path)?.iter().filter(|n| !kept.contains(&n.as_str())) {
         let entry = path.join(name);
         if entry.is_dir() {
             fs::remove_dir_all(entry)?;
@@ -236,6 +240,17 @@ mod tests {
 
         assert!(!StoreDirectory::claim(&path, "main").unwrap().is_new());
         assert_eq!(fs::read(path.join("main")).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn a_store_that_is_created_to_be_filled_keeps_its_mark() {
+        let temp = tempfile::tempdir().unwrap();
+        File::create(temp.path().join(INCOMPLETE)).unwrap();
+        let mut claimed = StoreDirectory::claim(temp.path(), "main").unwrap();
+        assert!(claimed.is_new());
+        fs::write(temp.path().join("main"), b"whole").unwrap();
+        claimed.created().unwrap();
+        assert!(temp.path().join(INCOMPLETE).exists());
     }
 
     #[test]

@@ -1,16 +1,20 @@
-//! The commands for a store that no server is running on: `verify`, `export`, `import`.
+//! The commands for a store that no server is running on: `verify`, `export`, `import`, `restore`; and
+//! those that ask a running one.
 //!
 //! They read the store through the same rows as the server (`node::rows`), judge changes with the
 //! same history, and open documents in the same kind of worker process.
 
 mod archive;
+mod backup;
 mod export;
 mod files;
+mod filling;
 mod import;
 mod links;
 mod merge;
 mod nodefs;
 mod progress;
+mod restore;
 mod scan;
 mod verify;
 
@@ -23,9 +27,11 @@ use crate::config::{Config, Flags, StoreKind};
 use crate::exit::Failure;
 use crate::stores;
 
+pub use backup::{BackupArgs, run as backup};
 pub use export::{ExportArgs, run as export};
 pub use import::{ImportArgs, run as import};
 pub use links::{LinksArgs, links};
+pub use restore::{RestoreArgs, run as restore};
 pub use verify::run as verify;
 
 /// Which store a command is about.

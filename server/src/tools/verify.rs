@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use archive::{Answer, ExpandLimits, Failure as Bad, Job};
@@ -24,6 +25,7 @@ use super::archive::Archive;
 use super::progress::Progress;
 use super::scan::{Found, scan_all};
 use super::{StoreFlags, open_existing};
+use crate::config::Config;
 use crate::exit::Failure;
 
 /// The key of the row that names the store.
@@ -35,16 +37,23 @@ const IDENTITY: &[u8] = &[0x01];
 /// [`Failure::Found`] when something is wrong, [`Failure::Store`] when it cannot be opened at all.
 pub fn run(flags: &StoreFlags) -> Result<(), Failure> {
     let config = flags.load()?;
-    let store = open_existing(&config)?;
-    let mut archive = Archive::start(&config)?;
+    check(&open_existing(&config)?, &config)
+}
+
+/// Reads all of an open store and reports what is wrong with it.
+///
+/// # Errors
+/// [`Failure::Found`] when something is wrong.
+pub fn check(store: &Arc<dyn Store>, config: &Config) -> Result<(), Failure> {
+    let mut archive = Archive::start(config)?;
     let began = Instant::now();
 
-    let survey = survey(&*store);
+    let survey = survey(&**store);
     let mut progress = Progress::start("verifying documents", Some(survey.documents.len() as u64));
     let mut damage = survey.nobodys_damage;
     let (mut bad_documents, mut changes, mut dead) = (0_u64, 0_u64, 0_u64);
     for (id, seen) in &survey.documents {
-        let mut check = Check { store: &*store, archive: &mut archive, id, problems: Vec::new() };
+        let mut check = Check { store: &**store, archive: &mut archive, id, problems: Vec::new() };
         let checked = check.document(seen);
         for row in &checked.dead {
             let hash = row.hash;

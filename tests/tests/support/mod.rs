@@ -55,6 +55,16 @@ impl Client {
         client
     }
 
+    /// Connects again, with the copy and what a client keeps of a sync, as one does that was connected
+    /// when the server ended.
+    #[allow(dead_code, reason = "not every test file ends servers")]
+    pub fn come_back(&mut self, server: &Server) {
+        let Self { socket, server: peer, .. } =
+            Self::join(server, self.name.as_str(), &self.document);
+        (self.socket, self.server, self.unavailable) = (socket, peer, false);
+        self.state = State::decode(&self.state.encode()).expect("it was encoded");
+    }
+
     /// Opens the document and waits until the copy is level with the server's.
     pub fn pull(&mut self) {
         // The first message of a client that has nothing must go out even when it looks needless.
