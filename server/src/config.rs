@@ -237,9 +237,11 @@ impl Config {
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         if let Some(file) = &flags.config {
-            if !file.is_file() {
-                return Err(ConfigError(format!("config file {} cannot be read", file.display())));
-            }
+            // Read here too, because its reader takes a file that it may not read for an empty one.
+            std::fs::read_to_string(file).map_err(|error| {
+                let file = file.display();
+                ConfigError(format!("the config file {file} cannot be read: {error}"))
+            })?;
             figment = figment.merge(Toml::file_exact(file));
         }
         let mut config: Self = figment
@@ -420,11 +422,17 @@ fn check_link_url(text: &str) -> Result<(), String> {
 fn describe(error: &figment::Error) -> String {
     let key = error.path.join(".");
     let source = error.metadata.as_ref().map(|metadata| match &metadata.source {
+        // Flags come out of a type of this program, which is nothing to whoever reads this.
+        Some(figment::Source::Code(_)) => " (on the command line)".to_owned(),
         Some(source) => format!(" (in {}, {source})", metadata.name),
         None => format!(" (in {})", metadata.name),
     });
+    let hint = match key.as_str() {
+        "listen" => "; expected an address and a port, such as 127.0.0.1:4450",
+        _ => "",
+    };
     let about = if key.is_empty() { String::new() } else { format!("'{key}': ") };
-    format!("{about}{}{}", error.kind, source.unwrap_or_default())
+    format!("{about}{}{}{hint}", error.kind, source.unwrap_or_default())
 }
 
 /// Why the configuration is not used.

@@ -28,15 +28,31 @@ pub fn open(config: &Config) -> Result<Arc<dyn Store>, Failure> {
         )));
     }
     open_engine(config).map_err(|error| {
-        let mut text = format!("the store in {} cannot be opened: {error}", config.data.display());
-        if matches!(error, StoreError::Corrupt { .. }) {
-            text.push_str(
-                "\nIt is left as it is. Move the directory aside and 'tributary restore' a backup, or \
-                 'tributary import' what was exported (docs/operations.md).",
-            );
-        }
-        Failure::Store(text)
+        let data = config.data.display();
+        Failure::Store(format!("the store in {data} cannot be opened: {error}{}", hint(&error)))
     })
+}
+
+/// What to do about a store that cannot be opened.
+fn hint(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Corrupt { .. } => {
+            "\nIt is left as it is. Move the directory aside and 'tributary restore' a backup, or \
+             'tributary import' what was exported (docs/operations.md)."
+        }
+        StoreError::Full { .. } => "\nMake room there, and start again.",
+        StoreError::Io { reason, .. } if reason.contains("ermission denied") => {
+            "\nThe directory and all that is in it has to belong to the user who runs this: look with \
+             'ls -ln', mend it with 'chown -R', or run this as that user."
+        }
+        StoreError::Io { reason, .. } if reason.contains("ead-only") => {
+            "\nTo open a store takes writing into its directory; copy it to where that is possible."
+        }
+        StoreError::Io { reason, .. } if reason.contains("another process") => {
+            "\nOnly one may at a time, and mostly that is a server which still runs. Stop it first."
+        }
+        StoreError::Io { .. } | StoreError::Stopped => "",
+    }
 }
 
 /// The same, also while it is being filled from another one, and in the store's own words.

@@ -15,6 +15,7 @@ const STORIES = [
   "concurrent-edits",
   "offline",
   "restart",
+  "restore",
   "presence",
   "remote-heads",
   "unavailable",

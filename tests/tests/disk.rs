@@ -10,7 +10,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use automerge::transaction::Transactable;
+use automerge::{ROOT, ScalarValue};
 use model::DocumentId;
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
 use support::Client;
 use tempfile::TempDir;
 use tributary_tests::{Server, run, workspace};
@@ -141,6 +145,42 @@ fn a_store_that_is_not_whole_is_refused_at_the_start_and_never_served_as_empty()
         assert_eq!(output.status.code(), Some(3), "{store}");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains(path) && said.contains("backup"), "{said}");
+    }
+}
+
+#[test]
+fn a_disk_that_is_too_small_for_a_backup_is_named_and_nothing_is_left_on_it() {
+    for store in ["sled", "sqlite"] {
+        let data = tempfile::tempdir().expect("there is room for a folder");
+        let server = Server::start(data.path(), &["--store", store]);
+        let mut client = Client::join(&server, "writer", &document());
+        client.pull();
+        let mut bytes = vec![0; 4 << 20];
+        SmallRng::seed_from_u64(3).fill_bytes(&mut bytes);
+        client.doc.put(ROOT, "bytes", ScalarValue::Bytes(bytes)).expect("maps take bytes");
+        client.put("key", 1);
+        client.acknowledged();
+
+        let disk = Disk::new();
+        let paths = ["disk.so", "live", "shadow", "pending"].map(|name| disk.path(name));
+        let [library, live, shadow, pending] =
+            paths.each_ref().map(|path| path.to_str().expect("a plain path"));
+        let variables = [
+            ("LD_PRELOAD", library),
+            ("POWER_LOSS_LIVE", live),
+            ("POWER_LOSS_SHADOW", shadow),
+            ("POWER_LOSS_PENDING", pending),
+            ("POWER_LOSS_SPACE", "1500000"),
+        ];
+        let url = format!("http://{}", server.address());
+        let output = run(&["backup", "--url", &url, "--to", live], &variables);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{store}: {said}");
+        assert!(said.contains("no space left") && said.contains("make room"), "{said}");
+        assert_eq!(fs::read_dir(live).expect("it is there").count(), 0, "{store}");
+        // The server has not noticed.
+        client.put("key", 2);
+        client.acknowledged();
     }
 }
 

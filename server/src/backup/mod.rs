@@ -38,6 +38,8 @@ use tap::{Follower, Lost, Tap};
 
 /// How many bytes of rows are read before commits of the meantime are looked after.
 const PIECE_BYTES: usize = 512 << 10;
+/// How long a copy pauses between two pieces at most.
+const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How many pieces may wait for the reader.
 const PIECES_MAX: usize = 2;
 /// How long a reader may take to make room for the next piece.
@@ -241,8 +243,12 @@ impl Copy {
         let mut next = Some(Vec::new());
         while let Some(from) = next {
             let mut piece = Vec::with_capacity(PIECE_BYTES + (8 << 10));
+            let began = Instant::now();
             next = read_piece(&*backups.store, &from, &mut piece, &mut rows)?;
+            // Reads half of the time, and leaves the other half to those who type.
+            let pause = began.elapsed().min(PAUSE_MAX);
             self.send(piece)?;
+            std::thread::sleep(pause);
             self.send_batches(follower.take()?, &mut later)?;
         }
         self.send_batches(follower.finish(COMMIT_WITHIN)?, &mut later)?;

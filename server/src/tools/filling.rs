@@ -28,8 +28,8 @@ pub const ABOUT: &str = "backup.json";
 /// A place for a store.
 pub struct Place {
     path: PathBuf,
-    /// Whether the directory is there already.
-    exists: bool,
+    /// The directories that are not there yet, from the inside out.
+    missing: Vec<PathBuf>,
 }
 
 impl Place {
@@ -42,7 +42,11 @@ impl Place {
         let mut names = match fs::read_dir(path) {
             Ok(names) => names,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self { path: path.to_owned(), exists: false });
+                let missing = path
+                    .ancestors()
+                    .take_while(|above| !above.as_os_str().is_empty() && !above.exists());
+                let missing = missing.map(Path::to_owned).collect();
+                return Ok(Self { path: path.to_owned(), missing });
             }
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 let text = format!(
@@ -51,8 +55,10 @@ impl Place {
                 return Err(Failure::Usage(text));
             }
             Err(error) => {
-                let text =
-                    format!("{shown} cannot be looked into: {error}; name another with {flag}");
+                let text = format!(
+                    "{shown} cannot be looked into: {error}; name another with {flag}, or run this as \
+                     a user who may"
+                );
                 return Err(Failure::Usage(text));
             }
         };
@@ -63,7 +69,7 @@ impl Place {
             )));
         }
         match names.next() {
-            None => Ok(Self { path: path.to_owned(), exists: true }),
+            None => Ok(Self { path: path.to_owned(), missing: Vec::new() }),
             Some(_) => Err(Failure::Usage(format!(
                 "{shown} is not empty; name a directory with {flag} that is new or empty (to put \
                  another store in the place of this one, move it aside first)"
@@ -94,9 +100,8 @@ impl Place {
         fs::create_dir_all(&self.path).map_err(unwritable)?;
         let mark = File::create(self.path.join(INCOMPLETE)).and_then(|mark| mark.sync_all());
         mark.and_then(|()| sync(&self.path)).map_err(|error| {
-            if !self.exists {
-                let _ = fs::remove_dir_all(&self.path);
-            }
+            let _ = fs::remove_file(self.path.join(INCOMPLETE));
+            self.remove_directories();
             unwritable(error)
         })?;
         let mut filling = Filling {
@@ -111,6 +116,15 @@ impl Place {
         let opened = stores::open_engine(&config);
         filling.store = Some(opened.map_err(|error| failed(&config.data, &error))?);
         Ok(filling)
+    }
+}
+
+impl Place {
+    /// Removes what was not there before, as far as it is empty again.
+    fn remove_directories(&self) {
+        for directory in &self.missing {
+            let _ = fs::remove_dir(directory);
+        }
     }
 }
 
@@ -204,9 +218,7 @@ impl Drop for Filling {
             }
         }
         let _ = fs::remove_file(path.join(INCOMPLETE));
-        if !self.place.exists {
-            let _ = fs::remove_dir(path);
-        }
+        self.place.remove_directories();
     }
 }
 

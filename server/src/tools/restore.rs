@@ -68,14 +68,8 @@ fn open_backup(config: &Config, from: &Path) -> Result<std::sync::Arc<dyn store:
     })?;
     let config = Config { data: from.to_owned(), store: kind, ..config.clone() };
     open_existing(&config).map_err(|failure| match failure {
-        Failure::Store(text) if text.contains("ermission denied") || text.contains("ead-only") => {
-            refused(format!(
-                "{text}\nTo open it takes writing into it (its lock); copy it to where this user may \
-                 write, or run this as a user who may"
-            ))
-        }
         // The advice in these words is for a data directory.
-        Failure::Store(text) if text.contains("cannot be opened") => {
+        Failure::Store(text) if text.contains("corrupt") => {
             let what = text.lines().next().unwrap_or_default();
             refused(format!("{what}\nThis backup is damaged; take another one"))
         }

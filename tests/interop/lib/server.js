@@ -13,7 +13,8 @@ import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 
 const here = name => fileURLToPath(new URL(name, import.meta.url))
-const wanted = process.env.SERVER ?? here("../../../target/debug/tributary")
+/** What is tested. */
+export const wanted = process.env.SERVER ?? here("../../../target/debug/tributary")
 
 /** Whether the JavaScript server is tested instead of Tributary. */
 export const isStock = wanted === "stock"
