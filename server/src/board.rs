@@ -234,6 +234,11 @@ impl Board {
         Some(after.map(|(number, id)| (*number, id.clone())).collect())
     }
 
+    /// The documents that changed last, the newest first; up to `max`.
+    pub fn latest(&self, max: usize) -> Vec<DocumentId> {
+        lock(&self.feed).order.values().rev().take(max).cloned().collect()
+    }
+
     /// Hears when the feed grows: its value is the number of the last change.
     pub fn feed(&self) -> watch::Receiver<u64> {
         self.fed.subscribe()
@@ -480,6 +485,7 @@ mod tests {
         commit(&board, &store, &writes(&id(1), 1, &changes[1..]));
         assert_eq!(board.changed_since(0, 9), Some(vec![(2, id(2)), (3, id(1))]));
         assert_eq!(board.changed_since(2, 9), Some(vec![(3, id(1))]));
+        assert_eq!((board.latest(9), board.latest(1)), (vec![id(1), id(2)], vec![id(1)]));
         assert_eq!((board.changed_since(3, 9), board.changed_since(4, 9)), (Some(vec![]), None));
         let mut feed = lock(&board.feed);
         for n in 0..FEED_DOCUMENTS_MAX as u32 {

@@ -1,16 +1,20 @@
 //! The command line. Its words are a contract: scripts depend on them.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::archive_pool::WORKER_COMMAND;
 use crate::config::{Config, Flags, LogFormat};
 use crate::exit::Failure;
 use crate::serve;
-use crate::tools::{
-    self, BackupArgs, ExportArgs, ImportArgs, LinksArgs, RestoreArgs, StoreFlags,
-};
+use crate::status::Lines;
+use crate::tools::{self, BackupArgs, ExportArgs, ImportArgs, LinksArgs, RestoreArgs, StoreFlags};
 
 /// A CRDT document sync server: Automerge documents, kept durably, for stock automerge-repo clients.
 ///
@@ -69,10 +73,9 @@ pub fn run() -> ExitCode {
         Command::ArchiveWorker => {
             return archive::worker::serve(std::io::stdin(), std::io::stdout()).exit_code();
         }
-        Command::Serve { flags } => load(&flags).and_then(|config| {
-            start_log(&config);
-            serve::run(&config)
-        }),
+        Command::Serve { flags } => {
+            load(&flags).and_then(|config| serve::run(&config, start_log(&config)))
+        }
         Command::Verify { flags } => tools::verify(&flags),
         Command::Export(args) => tools::export(&args),
         Command::Import(args) => tools::import(&args),
@@ -94,11 +97,18 @@ fn load(flags: &Flags) -> Result<Config, Failure> {
     Config::load(flags).map_err(|error| Failure::Usage(error.to_string()))
 }
 
-fn start_log(config: &Config) {
-    let filter = tracing_subscriber::EnvFilter::new(&config.log.filter);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log.format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
-    }
+/// Begins to log to standard error; the last warnings and errors are also kept, to be shown.
+fn start_log(config: &Config) -> Arc<Lines> {
+    let kept = Arc::new(Lines::default());
+    let filter = EnvFilter::new(&config.log.filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match config.log.format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    // Whatever the filter says of standard error, what went wrong is kept.
+    let layers =
+        [lines.with_filter(filter).boxed(), kept.layer().with_filter(LevelFilter::WARN).boxed()];
+    tracing_subscriber::registry().with(Vec::from(layers)).init();
+    kept
 }

@@ -8,14 +8,16 @@ use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio_util::task::TaskTracker;
 
 use crate::backup::{self, Backups};
+use crate::page;
 use crate::regions::{self, Regions};
 use crate::rest::{self, Rest};
 use crate::socket::{self, Surroundings};
+use crate::status::Gather;
 
 /// Small buffers: axum's defaults cost 134 KB a connection. Most messages are a few hundred bytes;
 /// a larger one grows the buffer it needs.
@@ -37,6 +39,8 @@ pub struct Site {
     pub connections: TaskTracker,
     /// Documents as resources.
     pub rest: Arc<Rest>,
+    /// How the region is.
+    pub status: Arc<Gather>,
     /// Copies of the store.
     pub backups: Backups,
     /// The other regions, if this one has links.
@@ -48,6 +52,7 @@ pub fn router(site: Arc<Site>) -> Router {
     let documents = rest::router(site.rest.clone());
     Router::new()
         .route("/", get(root))
+        .route("/page/{file}", get(page::file))
         .route("/sync", get(upgrade))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
@@ -63,7 +68,7 @@ type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 async fn root(State(site): State<Arc<Site>>, headers: HeaderMap, ws: Upgrade) -> Response {
     let wants_websocket = headers.contains_key(header::UPGRADE);
-    if wants_websocket { accept(&site, ws) } else { page(&site, &headers).into_response() }
+    if wants_websocket { accept(&site, ws) } else { page::root(&site.status, &headers).await }
 }
 
 async fn upgrade(State(site): State<Arc<Site>>, ws: Upgrade) -> Response {
@@ -105,26 +110,4 @@ async fn metrics(State(site): State<Arc<Site>>) -> Response {
     let text = site.around.metrics.encode(&counters, sessions, machine.uptime(), &mesh);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
-}
-
-fn page(site: &Site, headers: &HeaderMap) -> Html<String> {
-    let machine = &site.around.machine;
-    let counters = machine.counters();
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-    // What a client sends as its host is shown, so nothing but a host may be in it.
-    let host: String =
-        host.chars().filter(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(*c)).collect();
-    let page = include_str!("page.html")
-        .replace("{region}", &site.region)
-        .replace("{version}", env!("CARGO_PKG_VERSION"))
-        .replace("{host}", &host)
-        .replace("{sessions}", &machine.sessions().to_string())
-        .replace("{documents}", &counters.documents.to_string())
-        .replace("{changes}", &counters.changes_in.to_string())
-        .replace(
-            "{commit}",
-            &format!("{:.1} ms", site.around.metrics.last_commit().as_secs_f64() * 1e3),
-        )
-        .replace("{uptime}", &format!("{} s", machine.uptime().as_secs()));
-    Html(page)
 }

@@ -14,8 +14,8 @@ use mesh::ToShard;
 use model::{DocumentId, Heads, PeerId, RegionName, StorageId};
 use node::rows::LoadError;
 use node::{
-    BatchId, CloseReason, Counters, Effect, Event, Identity, Limits, Lobby, MeshSetup, Now, Report,
-    SessionId, Shard,
+    BatchId, CloseReason, Counters, Effect, Event, Identity, Limits, Lobby, MeshSetup, Now,
+    Present, Report, SessionId, Shard,
 };
 use store::Store;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -39,6 +39,8 @@ pub const BATCHES_UNDER_WAY_MAX: usize = 4;
 pub const FRAMES_MAX: usize = 8192;
 /// How many frames may come before the answer to what was handed in: presence of others, mostly.
 const HANDED_IN_FRAMES_MAX: usize = 256;
+/// How many questions may wait for a shard.
+const QUESTIONS_MAX: usize = 16;
 
 /// What a socket is to do.
 #[derive(Debug)]
@@ -89,8 +91,15 @@ pub struct PresenceOrder {
     last: Option<(usize, oneshot::Receiver<()>)>,
 }
 
+/// Who has a document open? Answered between events, and never by one.
+struct Question {
+    document: DocumentId,
+    answer: oneshot::Sender<Vec<Present>>,
+}
+
 struct ShardWay {
     events: mpsc::Sender<Inbound>,
+    questions: mpsc::Sender<Question>,
     counters: Arc<Mutex<Counters>>,
 }
 
@@ -152,6 +161,7 @@ impl Machine {
             ways.iter().map(|(events, _)| ShardDoor { events: events.clone() }).collect();
         for (index, (events, inbox)) in ways.into_iter().enumerate() {
             let (answers, answered) = mpsc::unbounded_channel();
+            let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
             let counters = Arc::new(Mutex::new(Counters::default()));
             let (me, limits, store) = (parts.me.clone(), parts.limits.clone(), parts.store.clone());
             let shard = match parts.mesh.clone() {
@@ -177,8 +187,8 @@ impl Machine {
                 board: parts.board.clone(),
                 noticed: HashMap::new(),
             };
-            tasks.push(tokio::spawn(task.run(inbox, answered, parts.stop.clone())));
-            shards.push(ShardWay { events, counters });
+            tasks.push(tokio::spawn(task.run(inbox, answered, asked, parts.stop.clone())));
+            shards.push(ShardWay { events, questions, counters });
         }
         let machine = Self {
             me: parts.me,
@@ -216,6 +226,18 @@ impl Machine {
             let counters = *shard.counters.lock().unwrap_or_else(PoisonError::into_inner);
             sum.plus(&counters)
         })
+    }
+
+    /// Who is connected with a document open, in no order. Changes that REST hands in have nobody.
+    pub async fn peers(&self, document: DocumentId) -> Vec<Present> {
+        let (answer, present) = oneshot::channel();
+        let shard = &self.shards[document.shard(self.shards.len())];
+        // A shard that has ended has nobody left.
+        let _ = shard.questions.send(Question { document, answer }).await;
+        let mut present = present.await.unwrap_or_default();
+        let joined = lock(&self.outboxes);
+        present.retain(|present| joined.contains_key(&present.session));
+        present
     }
 
     /// How many connections there are, joined or not.
@@ -480,6 +502,7 @@ impl ShardTask {
         mut self,
         mut inbox: mpsc::Receiver<Inbound>,
         mut answered: UnboundedReceiver<Event>,
+        mut asked: mpsc::Receiver<Question>,
         mut stop: watch::Receiver<bool>,
     ) {
         let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
@@ -498,6 +521,10 @@ impl ShardTask {
                         self.handle(inbound.event);
                         done.extend(inbound.done);
                     }
+                }
+                Some(question) = asked.recv() => {
+                    // Whoever asked may have gone.
+                    let _ = question.answer.send(self.shard.present(&question.document));
                 }
                 changed = stop.changed(), if !stopping => stopping = changed.is_err() || *stop.borrow(),
                 () = sleep_until(timeout) => {}

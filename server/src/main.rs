@@ -10,10 +10,12 @@ mod exit;
 mod http;
 mod machine;
 mod metrics;
+mod page;
 mod regions;
 mod rest;
 mod serve;
 mod socket;
+mod status;
 mod stores;
 mod tools;
 

@@ -1,7 +1,8 @@
 //! Figures for Prometheus. Never labelled by document or peer: their number has no bound.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use node::{Counters, Report};
 use prometheus_client::encoding::text::encode;
@@ -12,6 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::regions;
 use crate::regions::view::MeshView;
+use crate::status::latency::{Latency, Percentiles};
 
 /// What happens outside the shards; what happens inside is in [`Counters`].
 pub struct Metrics {
@@ -27,6 +29,35 @@ pub struct Metrics {
     foreign_senders: Counter,
     unreadable: Counter,
     last_commit_micros: AtomicU64,
+    started: Instant,
+    /// Locked by the one thread that commits, and by whoever looks.
+    latency: Mutex<Latency>,
+}
+
+/// Some of what was counted since the start.
+#[derive(Debug, Clone, Copy)]
+pub struct Totals {
+    /// Peers that joined.
+    pub sessions_opened: u64,
+    /// Sessions that ended.
+    pub sessions_closed: u64,
+    /// Connections that we closed because of what the peer did.
+    pub closed_for_cause: u64,
+    /// Bytes of frames received.
+    pub bytes_in: u64,
+    /// Reads of documents that failed.
+    pub unreadable: u64,
+    /// Jobs of the archive that failed.
+    pub archive_failures: u64,
+}
+
+/// The commits of the last minute.
+#[derive(Debug, Clone)]
+pub struct Recent {
+    /// All of them; nothing if there were none.
+    pub minute: Option<Percentiles>,
+    /// Their 99th percentile in each second, in milliseconds, the oldest first.
+    pub each_second: Vec<Option<f64>>,
 }
 
 impl Default for Metrics {
@@ -46,6 +77,8 @@ impl Default for Metrics {
             foreign_senders: Counter::default(),
             unreadable: Counter::default(),
             last_commit_micros: AtomicU64::new(0),
+            started: Instant::now(),
+            latency: Mutex::default(),
         }
     }
 }
@@ -56,6 +89,27 @@ impl Metrics {
         self.commits.observe(took.as_secs_f64());
         self.commit_writes.inc_by(writes as u64);
         self.last_commit_micros.store(took.as_micros() as u64, Ordering::Relaxed);
+        let second = self.started.elapsed().as_secs();
+        self.latency.lock().unwrap_or_else(PoisonError::into_inner).observe(second, took);
+    }
+
+    /// The commits of the last minute.
+    pub fn recent(&self) -> Recent {
+        let second = self.started.elapsed().as_secs();
+        let latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        Recent { minute: latency.minute(second), each_second: latency.each_second(second) }
+    }
+
+    /// What was counted since the start.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            sessions_opened: self.sessions_opened.get(),
+            sessions_closed: self.sessions_closed.get(),
+            closed_for_cause: self.closed_for_cause.get(),
+            bytes_in: self.bytes_in.get(),
+            unreadable: self.unreadable.get(),
+            archive_failures: self.archive_failures.get(),
+        }
     }
 
     /// How long the last commit took.

@@ -30,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::regions::{self, Regions, Remote};
 use crate::rest::{self, Rest};
 use crate::socket::Surroundings;
+use crate::status::{self, Gather, Lines};
 use crate::{archive_pool, committer, stores};
 
 /// How often all documents are looked through for changes to let go of.
@@ -45,21 +46,21 @@ const LEVEL_WITHIN: Duration = Duration::from_secs(3);
 /// How long links may take for their last words.
 const LINKS_CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Runs a region until it is told to stop.
+/// Runs a region until it is told to stop. `lines` has what its log says.
 ///
 /// # Errors
 /// When it cannot start, or its store fails while it runs.
-pub fn run(config: &Config) -> Result<(), Failure> {
+pub fn run(config: &Config, lines: Arc<Lines>) -> Result<(), Failure> {
     // As many connections as the system allows.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::Listen(format!("cannot start: {error}")))?;
-    runtime.block_on(region(config))
+    runtime.block_on(region(config, lines))
 }
 
-async fn region(config: &Config) -> Result<(), Failure> {
+async fn region(config: &Config, lines: Arc<Lines>) -> Result<(), Failure> {
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| Failure::Listen(format!("cannot listen on {}: {error}", config.listen)))?;
@@ -102,6 +103,16 @@ async fn region(config: &Config) -> Result<(), Failure> {
         Failure::Store(format!("the logs of the mesh in {data} cannot be read: {error}"))
     })?;
     let regions = mesh.map(|mesh| Regions::start(mesh, machine.shard_doors()));
+    let status = Gather::start(status::Parts {
+        region: config.region.clone(),
+        sessions_max: config.sessions_max,
+        machine: machine.clone(),
+        board: board.clone(),
+        store: store.clone(),
+        metrics: metrics.clone(),
+        regions: regions.clone(),
+        lines,
+    });
     let rest = Rest::start(rest::Parts {
         config: config.rest.clone(),
         worker_memory_mib: config.archive.memory_mib,
@@ -111,6 +122,7 @@ async fn region(config: &Config) -> Result<(), Failure> {
         store: store.clone(),
         metrics: metrics.clone(),
         regions: regions.clone(),
+        status: status.clone(),
     })
     .map_err(|error| Failure::Listen(format!("cannot start the workers of REST: {error}")))?;
     let site = Arc::new(Site {
@@ -127,6 +139,7 @@ async fn region(config: &Config) -> Result<(), Failure> {
         connections: TaskTracker::new(),
         backups,
         rest,
+        status,
         regions,
     });
     tokio::spawn(trim_regularly(store, machine));

@@ -33,7 +33,7 @@ pub use abroad::copy_id;
 pub use limits::Limits;
 pub use lobby::{Joined, Lobby, Refused};
 pub use mesh_state::MeshSetup;
-pub use shard::{Counters, Identity, Shard};
+pub use shard::{Counters, Identity, Present, Shard};
 
 /// One connection. Never used twice in the life of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use history::graph::Position;
-use model::{DocumentId, PeerId, StorageId};
+use model::{DocumentId, Heads, PeerId, StorageId};
 use store::Store;
 use wire::Tail;
 
@@ -93,6 +93,19 @@ impl Counters {
             memory_bytes: self.memory_bytes + other.memory_bytes,
         }
     }
+}
+
+/// Somebody who has a document open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Present {
+    /// The connection.
+    pub session: SessionId,
+    /// How the peer calls itself.
+    pub peer: PeerId,
+    /// Its store, if it has one that outlives the connection.
+    pub storage: Option<StorageId>,
+    /// The heads that it said last.
+    pub holds: Option<Heads>,
 }
 
 /// The documents of one shard and everything about them.
@@ -219,6 +232,21 @@ impl Shard {
             archive_queue: self.ctx.jobs_under_way() as u64,
             ..self.ctx.counters
         }
+    }
+
+    /// Who has a document open: the sessions that have spoken of it and not ended.
+    pub fn present(&self, id: &DocumentId) -> Vec<Present> {
+        let peers = self.documents.get(id).into_iter().flat_map(|document| &document.peers);
+        let present = peers.filter_map(|(session, peer)| {
+            let known = self.ctx.sessions.get(session)?;
+            Some(Present {
+                session: *session,
+                peer: known.peer.clone(),
+                storage: known.storage.clone(),
+                holds: peer.standing.their_heads().cloned(),
+            })
+        });
+        present.collect()
     }
 
     /// Whether everything that was taken in has been committed.

@@ -22,6 +22,7 @@ use crate::rest::request::{
 };
 use crate::rest::source::{Source, meta, meta_key};
 use crate::rest::{Rest, View, bytes};
+use crate::status::DocumentStatus;
 
 /// A page ends early when it has taken this long.
 const PAGE_WITHIN: Duration = Duration::from_secs(2);
@@ -90,6 +91,13 @@ pub struct Summary {
     /// When it last changed here, in the same way; null when that is longer ago than changes are kept
     /// one by one.
     changed: Option<u64>,
+}
+
+impl From<Summary> for DocumentStatus {
+    fn from(summary: Summary) -> Self {
+        let Summary { id, url, heads, changes, bytes, created, changed } = summary;
+        Self { id, url, heads, changes, bytes, created, changed, ..Self::default() }
+    }
 }
 
 /// Lists the documents of this region.
@@ -340,7 +348,8 @@ impl Rest {
         Ok(Page { documents, next })
     }
 
-    fn summary(&self, id: &DocumentId) -> Result<Option<Summary>, LoadError> {
+    /// What is known of a document without opening it. `None`: there is no such document. Blocks.
+    pub(super) fn summary(&self, id: &DocumentId) -> Result<Option<Summary>, LoadError> {
         let known = match self.board.known(id) {
             Some(known) => Some(known),
             None => self.board.read(&*self.store, id)?,

@@ -14,6 +14,7 @@ mod problem;
 mod replication;
 mod request;
 mod source;
+mod status;
 mod write;
 
 use std::sync::Arc;
@@ -47,6 +48,7 @@ use crate::rest::config::RestConfig;
 use crate::rest::pool::{Pool, Unanswered};
 use crate::rest::problem::Problem;
 use crate::rest::source::Source;
+use crate::status::Gather;
 
 /// How many documents are read from the store at once: more would only wait for the disk.
 const READS_AT_ONCE: usize = 4;
@@ -71,6 +73,7 @@ pub struct Rest {
     board: Arc<Board>,
     store: Arc<dyn Store>,
     regions: Option<Arc<Regions>>,
+    status: Arc<Gather>,
     pool: Pool,
     /// Answers by document, heads and question.
     answers: moka::future::Cache<Asked, Bytes>,
@@ -139,6 +142,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// The other regions, if there are any.
     pub regions: Option<Arc<Regions>>,
+    /// How the region is.
+    pub status: Arc<Gather>,
 }
 
 impl Rest {
@@ -147,8 +152,8 @@ impl Rest {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(parts: Parts) -> std::io::Result<Arc<Self>> {
-        let Parts { config, worker_memory_mib, region, machine, board, store, metrics, regions } =
-            parts;
+        let Parts { config, worker_memory_mib, region, machine, board, store, metrics, .. } = parts;
+        let (regions, status) = (parts.regions, parts.status);
         let pool = Pool::start(&config, worker_memory_mib, &metrics)?;
         let storage = Sha256::digest(machine.me().storage.as_str().as_bytes());
         let answers = moka::future::Cache::builder()
@@ -171,6 +176,7 @@ impl Rest {
             board,
             store,
             regions,
+            status,
             pool,
             answers,
             failed: moka::sync::Cache::builder()
@@ -292,7 +298,8 @@ impl Rest {
                 Err(Failed::Document(Problem::too_slow(self.config.seconds)))
             }
             Err(Unanswered::Failed(why)) => {
-                tracing::error!(why, "a worker failed over a document");
+                // What it says may quote the document: a field that stays in the log.
+                tracing::error!(words = why, "a worker failed over a document");
                 Err(Failed::Document(Problem::unreadable()))
             }
         }
@@ -433,6 +440,8 @@ pub fn router(rest: Arc<Rest>) -> Router {
         .routes(routes!(events::of_document))
         .routes(routes!(write::fork))
         .routes(routes!(events::of_region))
+        .routes(routes!(status::region))
+        .routes(routes!(status::document))
         .split_for_parts();
     let described: Bytes = api.to_json().expect("the description can be written").into();
     let description = move || async move { ([(header::CONTENT_TYPE, request::JSON)], described) };
