@@ -14,13 +14,16 @@ use crate::config::{Config, Flags, LogFormat};
 use crate::exit::Failure;
 use crate::serve;
 use crate::status::Lines;
-use crate::tools::{self, BackupArgs, ExportArgs, ImportArgs, LinksArgs, RestoreArgs, StoreFlags};
+use crate::tools::{
+    self, BackupArgs, ExportArgs, ImportArgs, InspectArgs, LinksArgs, RestoreArgs, StoreFlags,
+    TopArgs,
+};
 
 /// A CRDT document sync server: Automerge documents, kept durably, for stock automerge-repo clients.
 ///
-/// Exit codes: 0 all is well; 1 something was found (damage, nothing to import); 2 the command line
-/// or the configuration makes no sense; 3 the store cannot be opened; 4 the store failed while the
-/// server ran; 5 the address cannot be listened on.
+/// Exit codes: 0 all is well; 1 something was found (damage, nothing to import, no region that
+/// answers); 2 the command line or the configuration makes no sense; 3 the store cannot be opened; 4 the
+/// store failed while the server ran, or a copy cannot be written; 5 the address cannot be listened on.
 #[derive(Parser)]
 #[command(name = "tributary", version, max_term_width = 100)]
 struct Cli {
@@ -55,6 +58,10 @@ enum Command {
     Backup(BackupArgs),
     /// Fills a new data directory from a backup, and verifies it
     Restore(RestoreArgs),
+    /// Prints what a running region has of one document: heads, history, who is connected, value
+    Inspect(InspectArgs),
+    /// Shows how a running region is, live on a terminal
+    Top(TopArgs),
     /// Asks a running region how its links to other regions are
     Links(LinksArgs),
     /// Opens documents for the server, in a process with limits of its own
@@ -81,6 +88,8 @@ pub fn run() -> ExitCode {
         Command::Import(args) => tools::import(&args),
         Command::Backup(args) => tools::backup(&args),
         Command::Restore(args) => tools::restore(&args),
+        Command::Inspect(args) => tools::inspect(&args),
+        Command::Top(args) => tools::top(&args),
         Command::Links(args) => tools::links(&args),
         Command::CheckConfig { flags } => load(&flags).map(|config| print!("{}", config.to_toml())),
     };

@@ -1,18 +1,8 @@
 //! `tributary links`: asks a running region how its links to other regions are.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
-use std::time::Duration;
-
-use axum::http::Uri;
-
 use crate::exit::Failure;
 use crate::regions::view::{LinkView, MeshView};
-
-/// How long the region may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// An answer of more bytes is none of ours.
-const ANSWER_BYTES_MAX: u64 = 4 << 20;
+use crate::tools::ask::{Asked, Unanswered, bytes};
 
 /// What to ask, and how to show it.
 #[derive(Debug, clap::Args)]
@@ -30,14 +20,14 @@ pub struct LinksArgs {
 /// # Errors
 /// When the region cannot be asked, or what it says makes no sense.
 pub fn links(args: &LinksArgs) -> Result<(), Failure> {
-    let answer = ask(&args.url).map_err(|why| Failure::Found(format!("{}: {why}", args.url)))?;
+    let failed = |error: Unanswered| Failure::Found(error.to_string());
+    let asked = Asked::parse(&args.url).map_err(failed)?.at_once();
     if args.json {
-        println!("{}", answer.trim_end());
+        let answer = asked.get("/v1/mesh").map_err(failed)?;
+        println!("{}", String::from_utf8_lossy(&answer).trim_end());
         return Ok(());
     }
-    let view: MeshView = serde_json::from_str(&answer).map_err(|error| {
-        Failure::Found(format!("{}: the answer is not that of a region: {error}", args.url))
-    })?;
+    let view: MeshView = asked.json("/v1/mesh").map_err(failed)?;
     if view.links.is_empty() {
         println!("region {} has no links", view.region);
     } else {
@@ -45,32 +35,6 @@ pub fn links(args: &LinksArgs) -> Result<(), Failure> {
         print!("{}", table(&view.links));
     }
     Ok(())
-}
-
-/// One GET by hand: the server's HTTP stack is there for accepting, not for asking.
-fn ask(url: &str) -> Result<String, String> {
-    let uri: Uri = url.parse().map_err(|_| "is not a URL".to_owned())?;
-    if !matches!(uri.scheme_str(), Some("http" | "ws")) {
-        return Err("only http:// (or ws://) is spoken here".to_owned());
-    }
-    let authority = uri.authority().ok_or("names no host")?.as_str();
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let port = uri.port_u16().unwrap_or(80);
-    let failed = |error: std::io::Error| error.to_string();
-    let mut addresses = (host, port).to_socket_addrs().map_err(failed)?;
-    let address = addresses.next().ok_or("has no address")?;
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN).map_err(failed)?;
-    stream.set_read_timeout(Some(ANSWER_WITHIN)).map_err(failed)?;
-    // HTTP/1.0, so that the answer is neither cut in pieces nor kept open.
-    write!(stream, "GET /v1/mesh HTTP/1.0\r\nHost: {authority}\r\n\r\n").map_err(failed)?;
-    let mut answer = String::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).map_err(failed)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("the answer is not HTTP")?;
-    let status = head.lines().next().unwrap_or_default();
-    if status.split(' ').nth(1) != Some("200") {
-        return Err(format!("answers '{status}'"));
-    }
-    Ok(body.to_owned())
 }
 
 fn table(links: &[LinkView]) -> String {
@@ -108,14 +72,6 @@ fn row(link: &LinkView) -> [String; 9] {
         or_dash(link.compression_ratio.map(|ratio| format!("{ratio:.1}"))),
         or_dash(link.last_error.clone()),
     ]
-}
-
-fn bytes(count: u64) -> String {
-    match count {
-        0..1_024 => format!("{count} B"),
-        1_024..1_048_576 => format!("{:.1} KiB", count as f64 / 1_024.0),
-        _ => format!("{:.1} MiB", count as f64 / 1_048_576.0),
-    }
 }
 
 #[cfg(test)]

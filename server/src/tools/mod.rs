@@ -5,17 +5,20 @@
 //! same history, and open documents in the same kind of worker process.
 
 mod archive;
+mod ask;
 mod backup;
 mod export;
 mod files;
 mod filling;
 mod import;
+mod inspect;
 mod links;
 mod merge;
 mod nodefs;
 mod progress;
 mod restore;
 mod scan;
+mod top;
 mod verify;
 
 use std::path::PathBuf;
@@ -30,8 +33,10 @@ use crate::stores;
 pub use backup::{BackupArgs, run as backup};
 pub use export::{ExportArgs, run as export};
 pub use import::{ImportArgs, run as import};
+pub use inspect::{InspectArgs, inspect};
 pub use links::{LinksArgs, links};
 pub use restore::{RestoreArgs, run as restore};
+pub use top::{TopArgs, top};
 pub use verify::run as verify;
 
 /// Which store a command is about.
