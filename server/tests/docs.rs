@@ -1,6 +1,6 @@
 //! The tables that operators read, held against what the program says of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -10,8 +10,7 @@ use std::process::{Child, Command, Stdio};
 /// The first two cells of each row of the tables of a page, without backquotes, if the first cell is
 /// in backquotes and `wanted`.
 fn table(page: &str, wanted: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
-    let text = fs::read_to_string(path).unwrap();
+    let text = self::page(page);
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
     rows.filter_map(|row| {
         let mut cells = row.split('|').map(|cell| cell.trim().replace('`', ""));
@@ -49,6 +48,84 @@ fn every_key_is_documented_with_its_default_and_no_other() {
     let mut actual = BTreeMap::new();
     flatten("", &printed.parse().unwrap(), &mut actual);
     assert_eq!(table("configuration.md", |_| true), actual);
+}
+
+/// A page of the documentation.
+fn page(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)).unwrap()
+}
+
+#[test]
+fn whoever_operates_a_region_reads_of_every_key() {
+    let output = tributary().arg("check-config").output().unwrap();
+    let mut keys = BTreeMap::new();
+    flatten("", &String::from_utf8(output.stdout).unwrap().parse().unwrap(), &mut keys);
+    let page = page("operations.md");
+    let (_, limits) = page.split_once("\n## Limits\n").unwrap();
+    let limits = limits.split("\n## ").next().unwrap();
+    let missing: Vec<_> = keys.keys().filter(|key| !limits.contains(&format!("`{key}`"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    // And of none that there is not: a section's name, a dot, a word.
+    let sections: BTreeSet<_> =
+        keys.keys().filter_map(|key| key.split_once('.')).map(|k| k.0).collect();
+    for quoted in page.split('`').skip(1).step_by(2) {
+        let is_key = quoted.split_once('.').is_some_and(|(section, key)| {
+            sections.contains(section)
+                && key.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+                && key != "json"
+        });
+        assert!(!is_key || keys.contains_key(quoted), "there is no key {quoted}");
+    }
+}
+
+#[test]
+fn the_exit_codes_of_the_page_are_those_of_the_program() {
+    let help = String::from_utf8(tributary().arg("--help").output().unwrap().stdout).unwrap();
+    let (_, said) = help.split_once("Exit codes: ").unwrap();
+    let said = said.split("\n\n").next().unwrap();
+    let said: Vec<_> = said.split(';').filter_map(|code| code.trim().chars().next()).collect();
+    let page = page("operations.md");
+    let (_, table) = page.split_once("\n## Exit codes\n").unwrap();
+    let table = table.split("\n## ").next().unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.chars().next());
+    let written: Vec<_> = rows.filter(char::is_ascii_digit).collect();
+    assert_eq!(written, said);
+}
+
+#[test]
+fn every_command_and_flag_that_a_page_tells_to_type_is_there() {
+    let help = |command: &str| {
+        let output = tributary().args([command, "--help"]).output().unwrap();
+        assert!(output.status.success(), "there is no command {command}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let mut commands = BTreeMap::new();
+    for name in ["operations.md", "configuration.md", "mesh.md", "rest.md", "testing.md"] {
+        let page = page(name);
+        // What is to be typed: in blocks of shell, and in quotes.
+        let blocks = page.split("```").skip(1).step_by(2).filter(|block| block.starts_with("sh\n"));
+        let typed = blocks.flat_map(str::lines).filter(|line| !line.contains("systemctl"));
+        let quoted = page.lines().filter(|line| !line.starts_with("```"));
+        let quoted = quoted.flat_map(|line| line.split('`').skip(1).step_by(2));
+        for line in typed.chain(quoted.filter(|quoted| quoted.starts_with("tributary "))) {
+            let line = line.trim_start_matches("nice ").trim_start_matches("./");
+            let Some(rest) =
+                line.strip_prefix("tributary ").or(line.strip_prefix("tributary-new "))
+            else {
+                continue;
+            };
+            let mut words = rest.split_whitespace();
+            let command = words.next().unwrap();
+            if command.starts_with('-') || command == "archive-worker" {
+                continue;
+            }
+            let known = commands.entry(command.to_owned()).or_insert_with(|| help(command));
+            for flag in words.filter(|word| word.starts_with("--")) {
+                assert!(known.contains(&format!("{flag} ")), "{name}: {line}: {flag}");
+            }
+        }
+    }
+    assert!(["backup", "restore", "verify", "serve"].iter().all(|c| commands.contains_key(*c)));
 }
 
 #[test]

@@ -50,9 +50,17 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A secret has at least so many bytes.
 const KEY_BYTES_MIN: usize = 16;
-/// What proxies say of whom they ask for. Who is behind one is not on this machine.
-const FORWARDED: [&str; 5] =
-    ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
+/// What proxies say of whom they ask for, who is not on this machine; and what browsers say, whose pages
+/// come from anywhere.
+const NOT_AN_OPERATOR: [&str; 7] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-real-ip",
+    "via",
+    "origin",
+    "sec-fetch-site",
+];
 
 /// What the endpoint needs.
 pub struct Backups {
@@ -124,13 +132,13 @@ impl Backups {
                 None => Err("the server has a backup.key_file; name the same file with --key-file"),
             };
         }
-        let behind_a_proxy = FORWARDED.iter().any(|name| headers.contains_key(*name));
-        match from.is_some_and(|from| from.to_canonical().is_loopback()) && !behind_a_proxy {
+        let foreign = NOT_AN_OPERATOR.iter().any(|name| headers.contains_key(*name));
+        match from.is_some_and(|from| from.to_canonical().is_loopback()) && !foreign {
             true => Ok(()),
-            false => {
-                Err("only the server's own machine may ask, and not through a proxy; to ask from \
-                 elsewhere, set backup.key_file")
-            }
+            false => Err(
+                "only the server's own machine may ask, not a browser or through a proxy; to ask from \
+                 elsewhere, set backup.key_file",
+            ),
         }
     }
 }
@@ -332,7 +340,7 @@ mod tests {
         for here in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "127.9.9.9"] {
             let here = Some(here.parse().unwrap());
             assert_eq!(backups.admits(here, &none), Ok(()));
-            for name in FORWARDED {
+            for name in NOT_AN_OPERATOR {
                 assert!(backups.admits(here, &headers(name, "10.1.2.3")).is_err(), "{name}");
             }
         }
