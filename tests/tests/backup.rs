@@ -13,6 +13,7 @@ mod tls;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -27,13 +28,19 @@ use rand::{RngCore, SeedableRng};
 use regions::{World, until, until_within};
 use support::Client;
 use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
 use tributary_tests::{PATIENCE, Server, run};
+use wan::{Conditions, Wan, Way};
 
+/// How many changes they send before they wait.
+const BURST: i64 = 5;
 /// How many clients write while a backup is made.
 const WRITERS: u8 = 4;
 /// Documents that make a backup take some time, and how large each is.
-const LARGE: u8 = 12;
+const LARGE: u8 = 16;
 const LARGE_BYTES: usize = 1 << 20;
+/// How fast a backup is taken in, where it should take longer than a few writes do.
+const BYTES_PER_SECOND: u64 = 6 << 20;
 /// An audit comes every 30 s and finds a difference that is there twice; then it is repaired.
 const AUDITED_WITHIN: Duration = Duration::from_secs(150);
 
@@ -63,6 +70,36 @@ fn back_up(server: &Server, to: &Path) -> String {
     ends_with(0, &["backup", "--url", &url, "--to", text(to)])
 }
 
+/// What writer `n` writes to. Stores are read in the order of ids, so some of these are read before the large
+/// documents and some after them.
+fn written_by(n: u8) -> DocumentId {
+    document(if n.is_multiple_of(2) { n } else { 200 + n })
+}
+
+/// A wire to a server that takes its time.
+struct SlowWire {
+    url: String,
+    _wan: Wan,
+    _runtime: Runtime,
+}
+
+impl SlowWire {
+    fn to(server: &Server) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let wan = Wan::new(1);
+        let (anywhere, target) =
+            ("127.0.0.1:0".parse().unwrap(), server.address().parse().unwrap());
+        let wire = wan.link("slow", anywhere, target).expect("a new wire");
+        let bytes_per_second = NonZeroU64::new(BYTES_PER_SECOND);
+        let conditions = Conditions::both(Way { bytes_per_second, ..Way::default() });
+        wire.set(conditions).expect("they are possible");
+        let url = format!("http://{}", wire.listen());
+        drop(_inside);
+        Self { url, _wan: wan, _runtime: runtime }
+    }
+}
+
 /// Documents of bytes that cannot be made smaller.
 fn fill(server: &Server) {
     let mut random = SmallRng::seed_from_u64(7);
@@ -89,15 +126,17 @@ impl Writers {
         let stop = Arc::<AtomicBool>::default();
         let acknowledged: Vec<_> = (0..WRITERS).map(|_| Arc::<AtomicI64>::default()).collect();
         let threads = (0..WRITERS).zip(&acknowledged).map(|(n, acknowledged)| {
-            let mut client = Client::join(server, &format!("writer-{n}"), &document(n));
+            let mut client = Client::join(server, &format!("writer-{n}"), &written_by(n));
             let (stop, acknowledged) = (stop.clone(), acknowledged.clone());
             thread::spawn(move || {
                 client.pull();
                 while !stop.load(Ordering::Relaxed) {
                     let number = acknowledged.load(Ordering::Relaxed);
-                    client.put(&format!("key {number}"), number);
+                    for number in number..number + BURST {
+                        client.put(&format!("key {number}"), number);
+                    }
                     client.acknowledged();
-                    acknowledged.store(number + 1, Ordering::Relaxed);
+                    acknowledged.store(number + BURST, Ordering::Relaxed);
                 }
                 client
             })
@@ -120,7 +159,7 @@ impl Writers {
 
 /// A document holds at least so many keys, all of them without a gap; gives how many.
 fn holds(server: &Server, n: u8, least: i64) -> i64 {
-    let mut reader = Client::join(server, "reader", &document(n));
+    let mut reader = Client::join(server, "reader", &written_by(n));
     reader.pull();
     let count = (0..).find(|number| reader.get(&format!("key {number}")).is_none());
     let count = count.expect("numbers do not end");
@@ -133,18 +172,26 @@ fn holds(server: &Server, n: u8, least: i64) -> i64 {
 fn is_whole_and_restores(store: &str) {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let server = Server::start(&path("data"), &["--store", store]);
+    // Documents are compacted all the time, so that rows which belong together change together: without
+    // what is committed meanwhile, a copy would have some of them from before and some from after.
+    let config = path("config.toml");
+    let often =
+        "archive.verify_after_seconds = 0.0\narchive.compact_tail_kib = 1\nretention.hours = 0\n";
+    fs::write(&config, often).unwrap();
+    let server = Server::start(&path("data"), &["--store", store, "--config", text(&config)]);
     fill(&server);
+    let wire = SlowWire::to(&server);
     let writers = Writers::start(&server);
     let mut before = Vec::new();
-    for n in 0..3 {
+    for n in 0..2 {
         until("clients to write", || {
             let now = writers.acknowledged();
             now.iter().zip(before.last().unwrap_or(&vec![0; 4])).all(|(now, then)| *now > then + 10)
         });
         before.push(writers.acknowledged());
-        let said = back_up(&server, &path(&format!("backup-{n}")));
-        assert!(said.contains("verify --data"), "{said}");
+        let backup = path(&format!("backup-{n}"));
+        let said = ends_with(0, &["backup", "--url", &wire.url, "--to", text(&backup)]);
+        assert!(said.contains("writes of the meantime"), "{said}");
     }
     let written = writers.acknowledged();
     let mut clients = writers.stop();
@@ -183,7 +230,7 @@ fn is_whole_and_restores(store: &str) {
         client.put("after", 1);
         client.acknowledged();
         assert!(holds(&server, n, written[usize::from(n)]) >= written[usize::from(n)]);
-        let mut reader = Client::join(&server, "reader", &document(n));
+        let mut reader = Client::join(&server, "reader", &written_by(n));
         reader.pull();
         assert_eq!(reader.doc.get_heads(), client.doc.get_heads());
     }

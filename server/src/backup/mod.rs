@@ -67,6 +67,8 @@ pub struct Backups {
     store: Arc<dyn Store>,
     tap: Arc<Tap>,
     about: About,
+    /// Where the server listens: whoever asks from that address is on this machine as well.
+    listens: IpAddr,
     key: Option<Key>,
 }
 
@@ -119,7 +121,13 @@ impl Backups {
     /// # Errors
     /// When the key cannot be read.
     pub fn new(config: &Config, store: Arc<dyn Store>, tap: Arc<Tap>) -> Result<Self, Failure> {
-        Ok(Self { store, tap, about: about(config), key: Key::load(&config.backup.key_file)? })
+        Ok(Self {
+            store,
+            tap,
+            about: about(config),
+            listens: config.listen.ip(),
+            key: Key::load(&config.backup.key_file)?,
+        })
     }
 
     /// Whether this request may have a copy of everything; why not.
@@ -133,7 +141,11 @@ impl Backups {
             };
         }
         let foreign = NOT_AN_OPERATOR.iter().any(|name| headers.contains_key(*name));
-        match from.is_some_and(|from| from.to_canonical().is_loopback()) && !foreign {
+        let here = from.is_some_and(|from| {
+            let from = from.to_canonical();
+            from.is_loopback() || from == self.listens.to_canonical()
+        });
+        match here && !foreign {
             true => Ok(()),
             false => Err(
                 "only the server's own machine may ask, not a browser or through a proxy; to ask from \
@@ -326,7 +338,13 @@ mod tests {
     fn backups(key: Option<&str>) -> Backups {
         let store = MemoryDisk::new().open();
         let about = about(&Config::default());
-        Backups { store: Arc::new(store), tap: Arc::default(), about, key: key.map(Key::of) }
+        Backups {
+            store: Arc::new(store),
+            tap: Arc::default(),
+            about,
+            listens: "10.9.8.7".parse().unwrap(),
+            key: key.map(Key::of),
+        }
     }
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {
@@ -337,7 +355,7 @@ mod tests {
     fn without_a_key_only_this_machine_gets_a_copy_and_nobody_through_a_proxy() {
         let backups = backups(None);
         let none = HeaderMap::new();
-        for here in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "127.9.9.9"] {
+        for here in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "127.9.9.9", "10.9.8.7"] {
             let here = Some(here.parse().unwrap());
             assert_eq!(backups.admits(here, &none), Ok(()));
             for name in NOT_AN_OPERATOR {
