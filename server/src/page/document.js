@@ -3,7 +3,7 @@
 import { ask } from "./main.js"
 import { graph } from "./graph.js"
 import { tree } from "./tree.js"
-import { ago, bytes, count, h, moment, number, replace } from "./words.js"
+import { ago, bytes, count, h, moment, number, replace, sentence } from "./words.js"
 
 /** A larger document is opened only when somebody asks for it. */
 const BYTES_UNASKED = 4 * 1024 * 1024
@@ -26,8 +26,8 @@ export class DocumentView {
       h("h2", { class: "title" }, `automerge:${id}`),
       this.facts,
       this.rest = h("div", { class: "two", hidden: true },
-        h("section", { class: "panel", "aria-labelledby": "history" }, h("h2", { id: "history" }, "History"), this.history),
-        h("section", { class: "panel", "aria-labelledby": "value" }, h("h2", { id: "value" }, "Value"), this.value)))
+        h("section", { class: "panel", "aria-labelledby": "value" }, h("h2", { id: "value" }, "Value"), this.value),
+        h("section", { class: "panel", "aria-labelledby": "history" }, h("h2", { id: "history" }, "History"), this.history)))
   }
 
   async refresh(region, current) {
@@ -40,7 +40,7 @@ export class DocumentView {
       this.rest.hidden = true
       this.shown = null
       const title = error.problem?.title ?? "It cannot be shown"
-      return replace(this.facts, h("p", { class: "notice bad" }, h("strong", {}, `${title}. `), `${error.message}.`))
+      return replace(this.facts, h("p", { class: "notice bad" }, h("strong", {}, `${title}. `), `${sentence(error.message)}.`))
     }
     if (!current()) return
     this.rest.hidden = false
@@ -99,7 +99,7 @@ function peers(status) {
   const items = status.peers.map(peer => h("li", {},
     h("span", { class: "mono" }, peer.peer), " ",
     h("span", { class: peer.level ? "good" : "warn" }, peer.level ? "level" : "not level yet"),
-    h("span", { class: "quiet" }, `, session ${peer.session}${peer.storage === null ? ", keeps nothing" : `, store ${peer.storage}`}`)))
+    h("span", { class: "quiet" }, `, session ${peer.session}${peer.storage === null ? ", no lasting store" : `, store ${peer.storage}`}`)))
   const left = status.peers_total - status.peers.length
   return h("section", { class: "panel", "aria-labelledby": "peers" },
     h("h2", { id: "peers" }, `Connected here: ${count(status.peers_total, "session")}`),

@@ -1,6 +1,6 @@
 // The last changes of a document: who built on whom. Actors are lanes, time goes up.
 
-import { count, h, moment, number, short, svg } from "./words.js"
+import { brief, count, h, number, short, svg } from "./words.js"
 
 const LANES = 8
 const ROWS = 60
@@ -64,15 +64,15 @@ function title(row, heads, lanes) {
   const many = row.hashes.length
   const head = heads.includes(row.hashes[0]) ? [h("span", { class: "tag good" }, "head"), " "] : null
   return h("span", {}, head, h("code", { title: row.hashes[0] }, short(row.hashes[0])),
-    many > 1 ? ` and ${count(many - 1, "change")} before it` : null,
-    row.first.message ? ` ${row.first.message}` : null,
-    h("span", { class: `who lane${lanes.get(row.actor)}`, title: row.actor }, ` ${short(row.actor)}`))
+    h("span", { class: `who lane${lanes.get(row.actor)}`, title: row.actor }, ` ${short(row.actor)}`),
+    many > 1 ? ` and ${number(many - 1)} before` : null,
+    row.first.message ? ` ${row.first.message}` : null)
 }
 
 function under(row) {
-  const when = row.first.time > 0 ? moment(row.first.time * 1000) : "without a time"
+  const when = row.first.time > 0 ? brief(row.first.time * 1000) : "without a time"
   const [from, to] = [row.last.seq, row.first.seq]
-  const numbers = from === to ? `its change ${number(to)}` : `its changes ${number(from)} to ${number(to)}`
+  const numbers = from === to ? `change ${number(to)}` : `changes ${number(from)} to ${number(to)}`
   const merge = row.last.dependencies.length > 1 ? `, merges ${row.last.dependencies.length}` : ""
-  return h("span", { class: "when" }, `${when}, ${count(row.operations, "operation")}, ${numbers}${merge}`)
+  return h("span", { class: "when" }, `${when}, ${numbers}${merge}, ${count(row.operations, "operation")}`)
 }

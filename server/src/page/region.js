@@ -67,9 +67,9 @@ function links(status) {
     h("td", { class: "number" }, bytes(link.bytes_in)),
     h("td", { class: "number" }, bytes(link.bytes_out)),
     h("td", { class: "text quiet" }, link.last_error || "–")))
-  return h("section", { class: "panel", "aria-labelledby": "links" }, title, table(
-    "Behind: changes handed in here that are not known to be durable there, and for how long",
-    [["Region"], ["State"], ["Round trip", "number"], ["Behind", "number"], ["In", "number"], ["Out", "number"], ["Last error"]], rows))
+  return h("section", { class: "panel", "aria-labelledby": "links" }, title,
+    h("p", { class: "quiet" }, "Behind: changes handed in here that are not known to be durable there, and for how long."),
+    table(null, [["Region"], ["State"], ["Round trip", "number"], ["Behind", "number"], ["In", "number"], ["Out", "number"], ["Last error"]], rows))
 }
 
 function quarantine({ quarantine: held }) {

@@ -52,7 +52,7 @@ export function bytes(n) {
 }
 
 export function milliseconds(ms) {
-  if (ms === null || ms === undefined) return "none"
+  if (ms === null || ms === undefined) return "–"
   return ms < 1000 ? `${ms < 10 ? ms.toFixed(1) : whole.format(ms)} ms` : `${tenth.format(ms / 1000)} s`
 }
 
@@ -77,6 +77,18 @@ export function ago(ms, now) {
 
 /** A moment, with its date. */
 export const moment = ms => new Date(ms).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" })
+
+/** A moment in few letters: the day only if it is not today. */
+export function brief(ms) {
+  const [then, today] = [new Date(ms), new Date()]
+  const time = then.toLocaleTimeString("en-GB")
+  if (then.toDateString() === today.toDateString()) return time
+  const year = then.getFullYear() === today.getFullYear() ? {} : { year: "numeric" }
+  return `${then.toLocaleDateString("en-GB", { day: "numeric", month: "short", ...year })} ${time}`
+}
+
+/** With a capital letter. */
+export const sentence = text => text.slice(0, 1).toUpperCase() + text.slice(1)
 
 /** The start of a hash or an actor. */
 export const short = text => text.slice(0, 8)

@@ -20,8 +20,10 @@ use crate::status::{
 
 /// How many documents that changed last are named.
 const RECENT_MAX: usize = 12;
-/// Documents are counted again when somebody asks after this long.
-const COUNT_EVERY: Duration = Duration::from_secs(30);
+/// Documents are counted again when somebody asks after this many times as long as it took, so that
+/// counting is never a hundredth of the work, or after this long.
+const COUNT_SELDOM: u32 = 100;
+const COUNT_EVERY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 /// Counting ends after this many, or this long: it reads a row of each.
 const COUNT_MAX: u64 = 1_000_000;
 const COUNT_WITHIN: Duration = Duration::from_millis(300);
@@ -59,6 +61,7 @@ pub struct Gather {
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
     at: Option<Instant>,
+    took: Duration,
     documents: Option<u64>,
     more: bool,
 }
@@ -166,7 +169,10 @@ impl Gather {
     async fn counted(self: &Arc<Self>) -> Count {
         let due = {
             let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-            let due = count.at.is_none_or(|at| at.elapsed() >= COUNT_EVERY);
+            let due = {
+                let rest = (count.took * COUNT_SELDOM).clamp(COUNT_EVERY.0, COUNT_EVERY.1);
+                count.at.is_none_or(|at| at.elapsed() >= rest)
+            };
             if due {
                 count.at = Some(Instant::now());
             }
@@ -175,9 +181,11 @@ impl Gather {
         if due {
             let gather = self.clone();
             let counting = tokio::task::spawn_blocking(move || {
+                let started = Instant::now();
                 let (documents, more) = count(&*gather.parts.store);
                 let mut count = gather.count.lock().unwrap_or_else(PoisonError::into_inner);
                 (count.documents, count.more) = (documents, more);
+                count.took = started.elapsed();
             });
             // It panics if the store does; then there is no count.
             let _ = counting.await;

@@ -74,7 +74,7 @@ pub struct Documents {
     pub open: u64,
     /// About how many bytes those take in memory.
     pub memory_bytes: u64,
-    /// In the store, as counted at most half a minute ago. Null while nobody has counted them.
+    /// In the store, as counted a moment ago, at most half a minute. Null if they cannot be counted.
     pub stored: Option<u64>,
     /// There are more of them than were counted.
     pub stored_more: bool,
