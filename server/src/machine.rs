@@ -522,15 +522,16 @@ impl ShardTask {
                         done.extend(inbound.done);
                     }
                 }
-                Some(question) = asked.recv() => {
-                    // Whoever asked may have gone.
-                    let _ = question.answer.send(self.shard.present(&question.document));
-                }
+                Some(question) = asked.recv() => self.answer(question),
                 changed = stop.changed(), if !stopping => stopping = changed.is_err() || *stop.borrow(),
                 () = sleep_until(timeout) => {}
             }
             while let Ok(event) = answered.try_recv() {
                 self.handle(event);
+            }
+            // Events come first, and with many of them nothing else would ever have its turn.
+            while let Ok(question) = asked.try_recv() {
+                self.answer(question);
             }
             self.shard.tick(self.now());
             self.shard.flush(self.now());
@@ -545,6 +546,11 @@ impl ShardTask {
     fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { running: self.started.elapsed(), wall_ms: wall.as_millis() as u64 }
+    }
+
+    fn answer(&self, question: Question) {
+        // Whoever asked may have gone.
+        let _ = question.answer.send(self.shard.present(&question.document));
     }
 
     fn handle(&mut self, event: Event) {

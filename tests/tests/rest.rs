@@ -746,11 +746,13 @@ fn everything_is_described_in_openapi() {
     let mut expected = vec![
         "GET /v1/documents".to_owned(),
         "GET /v1/events".to_owned(),
+        "GET /v1/status".to_owned(),
         "POST /v1/documents".to_owned(),
         format!("POST {one}/fork"),
     ];
     expected.extend(["GET", "PATCH", "PUT"].map(|method| format!("{method} {one}")));
-    let parts = ["changes", "conflicts", "diff", "events", "heads", "history"];
+    let parts =
+        ["changes", "conflicts", "diff", "events", "heads", "history", "replication", "status"];
     expected.extend(parts.map(|part| format!("GET {one}/{part}")));
     expected.sort();
     assert_eq!(operations, expected);

@@ -9,6 +9,8 @@ import { ago, bytes, count, h, moment, number, replace, sentence } from "./words
 const BYTES_UNASKED = 4 * 1024 * 1024
 /** What was costly to make is not made again before this many times as long. */
 const PATIENCE = 5
+/** What failed is tried again after this long, in milliseconds. */
+const RETRY = 10000
 
 export class DocumentView {
   constructor(place, id) {
@@ -48,9 +50,10 @@ export class DocumentView {
     const heads = status.heads.join(".")
     if (heads === this.shown || Date.now() < this.again) return
     const started = Date.now()
-    await Promise.all([this.readHistory(status, current), this.readValue(status, current)])
-    this.shown = heads
-    this.again = Date.now() + PATIENCE * (Date.now() - started)
+    const read = await Promise.all([this.readHistory(status, current), this.readValue(status, current)])
+    // What could not be read is tried again, also when nothing changes.
+    this.shown = read.includes(false) ? null : heads
+    this.again = Date.now() + PATIENCE * (Date.now() - started) + (this.shown === null ? RETRY : 0)
   }
 
   async readHistory(status, current) {
@@ -58,7 +61,7 @@ export class DocumentView {
       const page = await (await ask(`${this.path}/history`)).json()
       if (current()) this.history.replaceChildren(graph(page.changes, status.heads, page.next !== null))
     } catch (error) {
-      if (current()) failed(this.history, error)
+      return current() ? failed(this.history, error) : false
     }
   }
 
@@ -66,7 +69,8 @@ export class DocumentView {
     if (status.bytes > BYTES_UNASKED && !this.asked) {
       const button = h("button", { type: "button" }, `Read ${bytes(status.bytes)}`)
       button.addEventListener("click", () => { this.asked = true; this.shown = null; this.again = 0 })
-      return this.value.replaceChildren(h("p", { class: "quiet" }, "The document is large."), button)
+      this.value.replaceChildren(h("p", { class: "quiet" }, "The document is large."), button)
+      return true
     }
     try {
       const value = await (await ask(`${this.path}?form=typed`)).json()
@@ -75,7 +79,7 @@ export class DocumentView {
       this.value.replaceChildren(tree(value, this.open))
       this.value.querySelectorAll("summary")[focused]?.focus({ preventScroll: true })
     } catch (error) {
-      if (current()) failed(this.value, error)
+      return current() ? failed(this.value, error) : false
     }
   }
 }
@@ -83,6 +87,7 @@ export class DocumentView {
 function failed(place, error) {
   if (error.unreached) throw error
   place.replaceChildren(h("p", { class: "notice bad" }, `It cannot be read: ${error.message}.`))
+  return false
 }
 
 function facts(status, now) {
