@@ -143,11 +143,13 @@ async fn region(config: &Config, lines: Arc<Lines>) -> Result<(), Failure> {
         regions,
     });
     tokio::spawn(trim_regularly(store, machine));
+    // Whoever reads that we listen may ask us to stop at once.
+    let asked = asked_to_stop();
     announce(config, address);
 
     let ended = tokio::select! {
         never = accept(listener, site.clone()) => never,
-        signal = asked_to_stop() => {
+        signal = asked => {
             tracing::info!(signal, "stopping");
             None
         }
@@ -269,13 +271,17 @@ fn now_ms() -> u64 {
     since_1970.as_millis() as u64
 }
 
-async fn asked_to_stop() -> &'static str {
+/// Waits for a signal; from the call on, not only from the first look at what it gives, none ends the
+/// process by itself.
+fn asked_to_stop() -> impl Future<Output = &'static str> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to");
     let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be listened to");
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
     }
 }
 
