@@ -1,0 +1,93 @@
+// Puts the page together: three people, the cables between them, the timeline.
+
+import { initializeWasm } from "@automerge/automerge/slim"
+import wasm from "@automerge/automerge/automerge.wasm?url"
+import { Client, forgetOtherRuns } from "./client.ts"
+import { Cable } from "./cable.ts"
+import { Pane } from "./pane.ts"
+import { CABLES, PLACES, type LinkId } from "./people.ts"
+import { Status } from "./status.ts"
+import { Timeline } from "./timeline.ts"
+import { Typists } from "./typists.ts"
+import { isBroken, Supervisor, type World } from "./world.ts"
+
+const byId = (id: string) => document.getElementById(id)!
+
+const supervisor = new Supervisor()
+const errorLine = byId("error")
+
+/** Does what a button asks for; says so if it cannot be done. */
+function attempt(done: Promise<void>): void {
+  done.then(
+    () => (errorLine.hidden = true),
+    error => fail((error as Error).message)
+  )
+}
+
+function fail(message: string): void {
+  errorLine.textContent = message
+  errorLine.hidden = false
+}
+
+const firstWorld = new Promise<World>(resolve => supervisor.on("world", resolve))
+supervisor.onReach(reached => {
+  errorLine.hidden = reached
+  if (!reached) errorLine.textContent = "The demo does not answer; was it ended? Start it again and reload."
+})
+
+async function main(): Promise<void> {
+  // The listeners first: what is told while the clients connect must not be missed.
+  const panes = PLACES.map(place => new Pane(place, supervisor, attempt))
+  const cables = new Map(
+    (Object.keys(CABLES) as LinkId[]).map(id => [id, new Cable(id, supervisor, attempt)])
+  )
+  const order = [
+    panes[0].element,
+    cables.get("eu-us")!.element,
+    panes[1].element,
+    cables.get("eu-ap")!.element,
+    panes[2].element,
+    cables.get("us-ap")!.element,
+  ]
+  byId("world").append(...order)
+  const status = new Status(byId("status"), panes)
+  const timeline = new Timeline(byId("timeline"), byId("key"))
+  let world: World | undefined
+  supervisor.on("world", told => {
+    // Another document, or another run of the demo: everything begins anew.
+    if (world && (world.document !== told.document || world.run !== told.run)) return location.reload()
+    world = told
+    for (const pane of panes) pane.showWorld(told)
+    for (const cable of cables.values()) cable.showWorld(told)
+    status.showWorld(told)
+    cutButton.textContent = told.links.some(link => link.cut) ? "Mend all cables" : "Cut all cables"
+    document.body.classList.toggle("broken", isBroken(told))
+  })
+  supervisor.on("heads", heads => {
+    for (const pane of panes) pane.showServer(heads[pane.place.id] ?? null)
+    status.showHeads(heads)
+  })
+  supervisor.on("sample", sample => {
+    for (const cable of cables.values()) cable.showSample(sample)
+    timeline.add(sample)
+  })
+  const cutButton = byId("cut")
+  cutButton.addEventListener("click", () => {
+    const cut = !world?.links.some(link => link.cut)
+    attempt(Promise.all(world!.links.map(({ name }) => supervisor.setLink(name, { cut }))).then(() => {}))
+  })
+  byId("over").addEventListener("click", () => attempt(supervisor.startOver()))
+
+  const [{ document: url, run, regions }] = await Promise.all([firstWorld, initializeWasm(wasm)])
+  await forgetOtherRuns(run)
+  await Promise.all(
+    panes.map(async pane => {
+      const { port } = regions.find(({ name }) => name === pane.place.id)!
+      pane.open(await Client.open(pane.place, `ws://${location.hostname}:${port}`, url, run))
+      status.show()
+    })
+  )
+  new Typists(byId("type") as HTMLButtonElement, panes)
+}
+
+main().catch(error => fail(`The page could not start: ${(error as Error).message}`))

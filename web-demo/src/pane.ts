@@ -1,0 +1,115 @@
+// What one person sees: whether the server answers, the text, the board, and what is held where.
+
+import { EditorView } from "@codemirror/view"
+import { Board } from "./board.ts"
+import type { Client } from "./client.ts"
+import { button, element, say } from "./dom.ts"
+import { openEditor, showPeers } from "./editor.ts"
+import type { Place } from "./people.ts"
+import type { ServerHeads, Supervisor, World } from "./world.ts"
+
+type Held = NonNullable<ServerHeads["us"]>
+
+export class Pane {
+  readonly element: HTMLElement
+  client?: Client
+  view?: EditorView
+  #board?: Board
+  #running = true
+  #state = element("p", { class: "state" }, "connecting")
+  #server = element("dd", {}, "?")
+  #browser = element("dd", {}, "?")
+  #text = element("div", { class: "text" })
+  #cards = element("div", { class: "board" })
+  #power: HTMLButtonElement
+  #told: Held | null = null
+  #drawing = false
+
+  constructor(
+    readonly place: Place,
+    supervisor: Supervisor,
+    attempt: (done: Promise<void>) => void
+  ) {
+    this.#power = button("Kill server", "", () =>
+      attempt(this.#running ? supervisor.kill(place.id) : supervisor.start(place.id))
+    )
+    this.#power.className = "power"
+    this.element = element(
+      "section",
+      { class: `pane ${place.id}`, "data-region": place.id, "aria-labelledby": `name-${place.id}` },
+      element(
+        "div",
+        { class: "top" },
+        element("h2", { id: `name-${place.id}` }, `${place.person} in ${place.city}`),
+        this.#power
+      ),
+      this.#state,
+      this.#text,
+      this.#cards,
+      element(
+        "dl",
+        { class: "heads" },
+        element("dt", {}, "Server holds"),
+        this.#server,
+        element("dt", {}, "Browser holds"),
+        this.#browser
+      )
+    )
+  }
+
+  /** Shows the document of this client from now on. */
+  open(client: Client): void {
+    this.client = client
+    this.view = openEditor(this.#text, client)
+    this.#board = new Board(this.#cards, client)
+    client.listeners.add(() => this.#soon())
+    this.#soon()
+  }
+
+  showWorld(world: World): void {
+    this.#running = world.regions.find(({ name }) => name === this.place.id)!.running
+    say(this.#power, this.#running ? "Kill server" : "Bring back")
+    this.#power.setAttribute(
+      "aria-label",
+      this.#running ? `Kill the server in ${this.place.city}` : `Bring back the server in ${this.place.city}`
+    )
+    this.element.classList.toggle("down", !this.#running)
+    this.#soon()
+  }
+
+  showServer(told: Held | null): void {
+    this.#told = told
+    this.#soon()
+  }
+
+  /** A listener may be called in the middle of an edit; what it shows is drawn after that. */
+  #soon(): void {
+    if (this.#drawing) return
+    this.#drawing = true
+    setTimeout(() => {
+      this.#drawing = false
+      this.#draw()
+    }, 16)
+  }
+
+  #draw(): void {
+    const { client, place } = this
+    if (this.#told) show(this.#server, this.#told.heads, this.#told.changes)
+    else say(this.#server, this.#running ? "does not have it yet" : "down; what it stored is safe")
+    if (!client) return
+    show(this.#browser, client.heads, client.changes)
+    if (client.isConnected) say(this.#state, `Connected to the server in ${place.city}.`)
+    else say(this.#state, `No server. ${place.person} goes on writing; the browser keeps it all.`)
+    this.element.classList.toggle("offline", !client.isConnected)
+    if (this.view) showPeers(this.view, client)
+    this.#board?.draw()
+  }
+}
+
+/** Heads are long; eight letters tell them apart. */
+function show(where: HTMLElement, heads: string[], changes: number): void {
+  const short = heads.slice(0, 2).map(head => head.slice(0, 8)).join(" ")
+  const more = heads.length > 2 ? ` +${heads.length - 2}` : ""
+  say(where, `${short}${more} · ${changes} changes`)
+  where.dataset.heads = [...heads].sort().join(",")
+}
