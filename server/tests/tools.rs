@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, ChangeHash, ObjType, ROOT, ReadDoc, ScalarValue};
@@ -80,10 +81,24 @@ impl Region {
         AutoCommit::load(&fs::read(to).unwrap()).unwrap()
     }
 
+    /// A lock outlives its holder for a moment: a process that another test starts just then holds it
+    /// too, between its fork and its exec.
     fn open(&self) -> Box<dyn Store> {
-        match self.kind {
-            "sled" => Box::new(SledStore::open(self.data(), &SledOptions::default()).unwrap()),
-            _ => Box::new(SqliteStore::open(self.data()).unwrap()),
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let opened: Result<Box<dyn Store>, _> = match self.kind {
+                "sled" => SledStore::open(self.data(), &SledOptions::default())
+                    .map(|store| Box::new(store) as _),
+                _ => SqliteStore::open(self.data()).map(|store| Box::new(store) as _),
+            };
+            match opened {
+                Ok(store) => return store,
+                Err(error) if error.to_string().contains("another process") => {
+                    assert!(Instant::now() < end, "{error}");
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(error) => panic!("{error}"),
+            }
         }
     }
 

@@ -1,6 +1,8 @@
-//! The project's own commands: `cargo xtask test`, `cargo xtask bench`, `cargo xtask soak`.
+//! The project's own commands: `cargo xtask test`, `cargo xtask bench`, `cargo xtask soak`,
+//! `cargo xtask demo`.
 
 mod bench;
+mod demo;
 mod rest;
 mod soak;
 mod test;
@@ -18,6 +20,8 @@ enum Command {
     Bench(bench::Options),
     /// Runs three regions for a while to which everything happens, and sees whether they agree.
     Soak(soak::Options),
+    /// Runs three regions on this machine and a page on which to see them; ends with ctrl-C.
+    Demo(demo::Options),
 }
 
 fn main() -> ExitCode {
@@ -25,6 +29,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Soak(options) => soak::run(&options),
+        Command::Demo(options) => demo::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -36,6 +36,7 @@ const STEPS: &[Step] = &[
     Step { name: "rust", what: "unit, property, simulation and process tests", run: rust },
     Step { name: "rest", what: "Schemathesis against the description of REST", run: rest },
     Step { name: "interop", what: "stock JavaScript clients against the server", run: interop },
+    Step { name: "demo", what: "the demo in Chromium", run: crate::demo::test },
 ];
 
 /// Runs the command.

@@ -75,10 +75,18 @@ for (const path of ["/", "/sync", "/?token=secret", "/sync?token=secret"]) {
 }
 
 test("a browser that opens the address sees a page", { skip: isStock && "has none" }, async () => {
-  const answer = await fetch(world.server.url.replace("ws:", "http:"))
+  const accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+  const answer = await fetch(world.server.url.replace("ws:", "http:"), { headers: { accept } })
   assert.equal(answer.status, 200)
   assert.match(answer.headers.get("content-type"), /^text\/html/)
   assert.match(await answer.text(), /tributary/i)
+})
+
+test("a program that asks the address reads how to connect", { skip: isStock && "has none" }, async () => {
+  const answer = await fetch(world.server.url.replace("ws:", "http:"))
+  assert.equal(answer.status, 200)
+  assert.match(answer.headers.get("content-type"), /^text\/plain/)
+  assert.ok((await answer.text()).includes(`new WebSocketClientAdapter("${world.server.url.replace(/\/$/, "")}")`))
 })
 
 describe("what is no message ends the session that sent it and no other", () => {
