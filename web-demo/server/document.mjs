@@ -7,8 +7,6 @@ const DURABLE_MS = 15_000
 
 const TEXT = `Summer festival: notes
 
-This page is one document. Three people are writing in it, each through a server on another continent.
-
 Ben in Oregon:
 
 Ada in Frankfurt:

@@ -3,6 +3,7 @@
 // | request | does |
 // |---|---|
 // | `GET /api/events` | server-sent events: `world`, `heads`, `sample` |
+// | `GET /api/recordings` | what each person types (`trace.mjs`); 404 when the demo was started without |
 // | `PUT /api/links/{name}` | `{"latency_ms": 0..1000, "cut": true|false}`, each may be left out |
 // | `POST /api/regions/{name}/kill`, `.../start` | ends a region's process with SIGKILL, starts it again |
 // | `POST /api/document` | everybody gets a new document |
@@ -25,10 +26,15 @@ const TYPES = {
   ".svg": "image/svg+xml",
 }
 
-/** Serves `folder` and the control; resolves to the server when it listens. */
-export async function serve({ world, samples, folder, host, port }) {
+/**
+ * Serves the page and the control; resolves to the server when it listens.
+ *
+ * @param {{world: World, samples: Samples, folder: string, recordings?: object, host: string, port: number}}
+ *   what is served: `folder` has the built page
+ */
+export async function serve({ host, port, ...site }) {
   const server = createServer((request, response) => {
-    answer({ world, samples, folder }, request, response).catch(error => {
+    answer(site, request, response).catch(error => {
       const status = error instanceof Refused ? error.status : 500
       if (status === 500) console.error(error)
       if (response.headersSent) response.destroy()
@@ -48,6 +54,8 @@ async function answer(site, request, response) {
   if (first !== "api") return file(site.folder, request, response, pathname)
   const asked = `${request.method} ${[kind, name && "*", act].filter(Boolean).join("/")}`
   if (asked === "GET events") return events(site, request, response)
+  if (asked === "GET recordings" && site.recordings) return send(response, 200, site.recordings)
+  if (request.method === "GET") throw new Refused(404, "there is no such thing")
   if (request.headers["content-type"] !== "application/json") {
     throw new Refused(415, "this has to be application/json")
   }

@@ -6,6 +6,7 @@ import { Client, forgetOtherRuns } from "./client.ts"
 import { Cable } from "./cable.ts"
 import { Pane } from "./pane.ts"
 import { CABLES, PLACES, type LinkId } from "./people.ts"
+import { recordings } from "./recording.ts"
 import { Status } from "./status.ts"
 import { Timeline } from "./timeline.ts"
 import { Typists } from "./typists.ts"
@@ -78,7 +79,11 @@ async function main(): Promise<void> {
   })
   byId("over").addEventListener("click", () => attempt(supervisor.startOver()))
 
-  const [{ document: url, run, regions }] = await Promise.all([firstWorld, initializeWasm(wasm)])
+  const [{ document: url, run, regions }, typed] = await Promise.all([
+    firstWorld,
+    recordings(),
+    initializeWasm(wasm),
+  ])
   await forgetOtherRuns(run)
   await Promise.all(
     panes.map(async pane => {
@@ -87,7 +92,7 @@ async function main(): Promise<void> {
       status.show()
     })
   )
-  new Typists(byId("type") as HTMLButtonElement, panes)
+  new Typists(byId("type") as HTMLButtonElement, panes, typed)
 }
 
 main().catch(error => fail(`The page could not start: ${(error as Error).message}`))

@@ -106,10 +106,10 @@ export class Pane {
   }
 }
 
-/** Heads are long; eight letters tell them apart. */
+/** Heads are long, and many while people write; a few letters of one, and the number, tell them apart. */
 function show(where: HTMLElement, heads: string[], changes: number): void {
-  const short = heads.slice(0, 2).map(head => head.slice(0, 8)).join(" ")
-  const more = heads.length > 2 ? ` +${heads.length - 2}` : ""
-  say(where, `${short}${more} · ${changes} changes`)
+  const short = heads[0]?.slice(0, 8) ?? "nothing"
+  const more = heads.length > 1 ? ` +${heads.length - 1}` : ""
+  say(where, `${short}${more} · ${changes} ${changes === 1 ? "change" : "changes"}`)
   where.dataset.heads = [...heads].sort().join(",")
 }

@@ -1,9 +1,20 @@
-// What the three people type, key by key. Written down for this demo, slips and their corrections
-// (`<` is the backspace key) included; it stands here so that the demo needs no other file.
+// What the three people type, edit by edit: a recording that the demo was started with, or else what
+// was written down for it here, slips and their corrections (`<` is the backspace key) included.
 
 import type { RegionId } from "./people.ts"
 
-export const RECORDINGS: Record<RegionId, string[]> = {
+/** How far the caret moves first, how much is deleted after it, what is inserted. */
+export type Edit = readonly [move: number, deleted: number, inserted: string]
+export type Recordings = Record<RegionId, readonly Edit[]>
+
+export async function recordings(): Promise<Recordings> {
+  const response = await fetch("api/recordings")
+  if (response.ok) return response.json()
+  if (response.status === 404) return OWN
+  throw new Error(`the recording: ${response.status}`)
+}
+
+const OWN: Recordings = {
   us: keys(
     " The stage goes up on Firday<<<<<riday, two days before. We need thirty metres of cable" +
       " and a generator<<<<<<<<<<<quiet generator. The band plays at nien<<ne, so sound check is at seven." +
@@ -21,6 +32,6 @@ export const RECORDINGS: Record<RegionId, string[]> = {
   ),
 }
 
-function keys(text: string): string[] {
-  return [...text]
+function keys(text: string): Edit[] {
+  return [...text].map(key => (key === "<" ? [-1, 1, ""] : [0, 0, key]))
 }

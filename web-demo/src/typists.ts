@@ -1,26 +1,29 @@
-// Everyone types: each person's recording is replayed at speed at the end of that person's paragraph.
+// Everyone types: each person's recording is replayed at speed in that person's paragraph.
 
 import { EditorView } from "@codemirror/view"
 import type { Pane } from "./pane.ts"
-import { RECORDINGS } from "./recording.ts"
+import type { Edit, Recordings } from "./recording.ts"
 
 const EVERY_MS = 45
 
 export class Typists {
   #timer?: ReturnType<typeof setInterval>
-  /** How many keys each person has pressed. */
-  #keys: number[]
+  /** How many edits each person has made, and where in the paragraph the last one ended. */
+  #made: number[]
+  #carets: number[]
 
   constructor(
     private readonly control: HTMLButtonElement,
-    private readonly panes: Pane[]
+    private readonly panes: Pane[],
+    private readonly recordings: Recordings
   ) {
-    this.#keys = panes.map(() => 0)
+    this.#made = panes.map(() => 0)
+    this.#carets = panes.map(() => Infinity)
     control.addEventListener("click", () => (this.#timer ? this.stop() : this.start()))
   }
 
   start(): void {
-    this.#timer = setInterval(() => this.#press(), EVERY_MS)
+    this.#timer = setInterval(() => this.#edit(), EVERY_MS)
     this.control.textContent = "Stop typing"
   }
 
@@ -30,29 +33,37 @@ export class Typists {
     this.control.textContent = "Everyone types"
   }
 
-  #press(): void {
+  #edit(): void {
     let left = false
     for (const [n, { view, place }] of this.panes.entries()) {
-      const keys = RECORDINGS[place.id]
-      if (!view || this.#keys[n] >= keys.length) continue
+      const edits = this.recordings[place.id]
+      if (!view || this.#made[n] >= edits.length) continue
       left = true
-      press(view, place.paragraph, keys[this.#keys[n]++])
+      this.#carets[n] = apply(view, place.paragraph, this.#carets[n], edits[this.#made[n]++])
     }
     if (left) return
     this.stop()
-    // From the beginning, when it is asked for again.
-    this.#keys = this.panes.map(() => 0)
+    // From the beginning, at the end of what is there, when it is asked for again.
+    this.#made = this.panes.map(() => 0)
+    this.#carets = this.panes.map(() => Infinity)
   }
 }
 
-/** One key at the end of the line that begins so; `<` takes the last letter away. */
-function press(view: EditorView, paragraph: string, key: string): void {
+/**
+ * One edit in the line that begins with `paragraph`; returns where in it the caret is then. An edit
+ * that was made elsewhere, in a text that is not here, is made at the nearest end of the line.
+ */
+function apply(view: EditorView, paragraph: string, caret: number, [move, deleted, inserted]: Edit): number {
   const text = view.state.doc
   const found = text.toString().indexOf(paragraph)
-  const end = found < 0 ? text.length : text.lineAt(found).to
-  const from = key === "<" ? Math.max(found + paragraph.length, end - 1) : end
+  const start = found < 0 ? text.length : found + paragraph.length
+  const length = (found < 0 ? text.length : text.lineAt(found).to) - start
+  const at = Math.max(0, Math.min(length, Math.min(length, caret) + move))
+  const to = Math.min(length, at + deleted)
   view.dispatch({
-    changes: { from, to: end, insert: key === "<" ? "" : key },
-    selection: { anchor: key === "<" ? from : from + key.length },
+    changes: { from: start + at, to: start + to, insert: inserted },
+    selection: { anchor: start + at + inserted.length },
+    scrollIntoView: true,
   })
+  return at + inserted.length
 }

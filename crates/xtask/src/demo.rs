@@ -17,7 +17,14 @@ pub struct Options {
     /// With binaries for tests: built sooner, slower.
     #[arg(long)]
     debug: bool,
+    /// The recording that is replayed when everyone types, as in github.com/josephg/editing-traces;
+    /// the default is used if it is there, and else what was written down for the demo.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
+
+/// Where recordings are beside this repository, for those who have them.
+const TRACE: &str = "../shared/data/automerge-paper.json.gz";
 
 /// Runs the command; it ends with ctrl-C.
 ///
@@ -33,6 +40,11 @@ pub fn run(options: &Options) -> Result<(), String> {
     supervisor.current_dir(root.join("web-demo")).arg("server/demo.mjs");
     supervisor.arg("--binaries").arg(binaries(&root, profile));
     supervisor.args(["--host", &options.host, "--port", &options.port.to_string()]);
+    let given = options.trace.as_ref().map(|path| path.canonicalize().unwrap_or(path.clone()));
+    let default = root.join(TRACE);
+    if let Some(trace) = given.or_else(|| default.exists().then_some(default)) {
+        supervisor.arg("--trace").arg(trace);
+    }
     match supervisor.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("the demo ended with {status}")),
