@@ -34,11 +34,9 @@ pub(in crate::rows) fn measure(bench: &Bench, documents: usize) -> Result<Measur
     wait(&mut world, "level regions", FILL_LIMIT, || regions.are_level())?;
     rest(&mut world, &regions)?;
 
-    // Nothing was missed: what is said then is what it always costs.
-    let quiet = reconnect(&mut world, &regions)?;
     // Everybody goes on typing, and nothing gets through.
     regions.cut(0, 1);
-    for writers in [writers, others] {
+    for writers in [writers.clone(), others.clone()] {
         Typing::new(writers, EDITS).run(&mut world, 1_000, TYPED)?;
     }
     rest(&mut world, &regions)?;
@@ -46,6 +44,13 @@ pub(in crate::rows) fn measure(bench: &Bench, documents: usize) -> Result<Measur
     let missed = reconnect(&mut world, &regions)?;
     wait(&mut world, "level regions", SETUP_LIMIT, || regions.are_level())?;
     let after = opened(&regions)?;
+    // Nothing was missed, and nobody has a document open of which a link would have to tell: what is
+    // said then is what finding out always costs.
+    for id in writers.into_iter().chain(others) {
+        world.close(id);
+    }
+    rest(&mut world, &regions)?;
+    let quiet = reconnect(&mut world, &regions)?;
     let usage = regions.usage();
 
     let mut measured = Measured::default();
