@@ -7,10 +7,13 @@
 //!   kept, so that a failed write-back cannot go by unseen. Without it, a loss of power took nearly every
 //!   acknowledged write.
 //! - **Rows stay under 4 KiB**, or sled puts them into files that it never syncs at all. Larger values are
-//!   split (`rows.rs`).
+//!   split (`rows.rs`), and those above 64 KiB have files of ours, which are synced before a row names them
+//!   (`files.rs`): as rows they took several times their size for good.
+//! - **Space comes back only where something is written**: after much was deleted, a thread writes a little
+//!   until sled has made its file shorter (`tidy.rs`).
 //! - **One tree**: a batch is atomic within a tree.
 //! - **Batches hold a lock on every sled database of the process**, and readers wait for it. So the parts
-//!   of a very large value are written ahead in small batches that nothing refers to yet, and the last
+//!   of a batch with very many are written ahead in small batches that nothing refers to yet, and the last
 //!   batch, with the pointers, makes all of it visible at once.
 //! - **The flush thread stays on** (every 500 ms): it also collects garbage.
 //! - **Any error is final**, and sled may panic on a damaged file: a panic is caught and is an error.
@@ -22,21 +25,25 @@
 //! anyone to look at. What the witness does not see are commits of the last second before a kill.
 
 mod commit;
+mod files;
 mod rows;
+mod tidy;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use store::directory::{StoreDirectory, WITNESS_INTERVAL};
+use store::directory::{ACCEPT_LOSS, StoreDirectory, WITNESS_INTERVAL};
 use store::{Store, StoreError, Visit, Write};
 
 use commit::Committer;
+use files::ValueFiles;
 use rows::{Content, Damage, Pointer};
+use tidy::Tidier;
 
 /// sled's file of data.
 const DATABASE: &str = "db";
@@ -75,9 +82,12 @@ impl Default for SledOptions {
 
 /// A store in a directory of its own, kept by sled.
 pub struct SledStore {
-    // Dropped first: the directory's lock ends after sled has let go of it.
+    // Dropped in this order: the thread writes no more, and the directory's lock ends after sled has let
+    // go of it.
+    _tidier: Tidier,
     db: sled::Db,
     committer: Mutex<Committer>,
+    files: Arc<ValueFiles>,
     directory: StoreDirectory,
 }
 
@@ -92,6 +102,8 @@ impl SledStore {
     pub fn open(path: impl AsRef<Path>, options: &SledOptions) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let mut directory = StoreDirectory::claim(path, DATABASE)?;
+        let loss_accepted = path.join(ACCEPT_LOSS).exists();
+        let files = Arc::new(ValueFiles::open(path, options.skip_sync)?);
         let db = open_sled(path, options)?;
         let file = OpenOptions::new()
             .read(true)
@@ -104,13 +116,18 @@ impl SledStore {
         } else {
             directory.sync_names()?;
         }
-        guarded(path, || check_version(&db, path))?;
+        let version = guarded(path, || check_version(&db, path))?;
         // Compared before the committer writes anything.
         let committed = guarded(path, || last_commit(&db, path))?;
         let witness = directory.witness(committed, options.witness_interval)?;
-        let start = || Committer::start(db.clone(), file, witness, path, options);
-        let committer = guarded(path, start)?;
-        Ok(Self { db, committer: Mutex::new(committer), directory })
+        if version != rows::FORMAT_VERSION {
+            write_version(&db, &file, path)?;
+        }
+        let tidier = Tidier::start(db.clone(), path)?;
+        let besides = (witness, Arc::clone(&files), tidier.notes());
+        let start = || Committer::start(db.clone(), file, besides, path, options, loss_accepted);
+        let committer = Mutex::new(guarded(path, start)?);
+        Ok(Self { _tidier: tidier, db, committer, files, directory })
     }
 
     /// How many values sled keeps in files of their own, which it does not sync: they would not survive a
@@ -131,7 +148,8 @@ impl SledStore {
     /// # Errors
     /// When sled's files cannot be read.
     pub fn disk_bytes(&self) -> Result<u64, StoreError> {
-        self.db.size_on_disk().map_err(|e| sled_error("measure", self.path(), e))
+        let sled = self.db.size_on_disk().map_err(|e| sled_error("measure", self.path(), e))?;
+        Ok(sled + self.files.bytes()?)
     }
 
     /// The store's directory.
@@ -142,23 +160,24 @@ impl SledStore {
 
     /// The value behind a row, or `None` when the row is gone by now.
     ///
-    /// A pointer is read before its parts. When the value is replaced in between, parts are gone and the
-    /// row tells a newer story: read it again. When the row says the same as before, the parts are lost.
+    /// A pointer is read before its parts or its file. When the value is replaced in between, those are
+    /// gone and the row tells a newer story: read it again. When the row says the same as before, they
+    /// are lost.
     fn value(&self, key: &[u8], mut row: sled::IVec) -> Result<Option<Vec<u8>>, StoreError> {
         let damaged = |damage: Damage| StoreError::corrupt(self.path(), damage);
         loop {
-            let pointer = match rows::unseal_content(key, &row).map_err(damaged)? {
+            let (value, place) = match rows::unseal_content(key, &row).map_err(damaged)? {
                 Content::Inline(value) => return Ok(Some(value.to_vec())),
-                Content::Pointer(pointer) => pointer,
+                Content::Pointer(pointer) => (self.assemble(pointer)?, "parts".to_owned()),
+                Content::File(file) => (self.files.read(file)?, files::name(file.generation)),
             };
-            if let Some(value) = self.assemble(pointer)? {
-                return Ok(Some(value));
+            if value.is_some() {
+                return Ok(value);
             }
             match self.db.get(key).map_err(|e| sled_error("read", self.path(), e))? {
                 Some(same) if same == row => {
-                    return Err(damaged(format!(
-                        "parts of the value of row {key:02x?} are missing"
-                    )));
+                    let what = format!("of the value of row {key:02x?}, {place} is missing");
+                    return Err(damaged(what));
                 }
                 Some(newer) => row = newer,
                 None => return Ok(None),
@@ -166,7 +185,7 @@ impl SledStore {
         }
     }
 
-    /// A large value from its parts, or `None` when not all of them are there.
+    /// A value from its parts, or `None` when not all of them are there.
     fn assemble(&self, pointer: Pointer) -> Result<Option<Vec<u8>>, StoreError> {
         let Pointer { generation, length } = pointer;
         let length = usize::try_from(length).expect("checked by the checksum of the pointer");
@@ -245,34 +264,41 @@ fn open_sled(path: &Path, options: &SledOptions) -> Result<sled::Db, StoreError>
     }
 }
 
-/// Writes the version, and makes durable all that sled has written so far.
+/// Makes durable all that sled has written so far, and that it is of this version.
 fn create(db: &sled::Db, file: &File, path: &Path) -> Result<(), StoreError> {
+    write_version(db, file, path)?;
+    File::open(path.join(SETTINGS))
+        .and_then(|settings| settings.sync_all())
+        .map_err(|e| StoreError::from_io("create", path, &e))
+}
+
+fn write_version(db: &sled::Db, file: &File, path: &Path) -> Result<(), StoreError> {
     let version = rows::seal(rows::META, &[&rows::FORMAT_VERSION.to_le_bytes()]);
     guarded(path, || {
         db.insert(rows::META, version)
             .and_then(|_| db.flush())
             .map_err(|e| sled_error("create", path, e))
     })?;
-    file.sync_all()
-        .and_then(|()| File::open(path.join(SETTINGS))?.sync_all())
-        .map_err(|e| StoreError::from_io("create", path, &e))
+    file.sync_all().map_err(|e| StoreError::from_io("create", path, &e))
 }
 
-fn check_version(db: &sled::Db, path: &Path) -> Result<(), StoreError> {
+/// The version of the store, which is one that can be read.
+fn check_version(db: &sled::Db, path: &Path) -> Result<u32, StoreError> {
     let corrupt = |what: String| StoreError::corrupt(path, what);
     let row = db.get(rows::META).map_err(|e| sled_error("open", path, e))?;
     let row = row.ok_or_else(|| {
         corrupt("it has no format version: not a Tributary store, or one that lost its data".into())
     })?;
-    let version = rows::unseal(rows::META, &row).map_err(corrupt)?;
-    if version == rows::FORMAT_VERSION.to_le_bytes() {
-        return Ok(());
+    let known = rows::FORMAT_WITHOUT_FILES..=rows::FORMAT_VERSION;
+    match rows::unseal(rows::META, &row).map_err(corrupt)?.try_into().map(u32::from_le_bytes) {
+        Ok(version) if known.contains(&version) => Ok(version),
+        Ok(version) => Err(corrupt(format!(
+            "its format version is {version}; this program knows {} and {}",
+            known.start(),
+            known.end()
+        ))),
+        Err(_) => Err(corrupt("its format version is not a number".into())),
     }
-    let known = rows::FORMAT_VERSION;
-    Err(corrupt(match version.try_into().map(u32::from_le_bytes) {
-        Ok(version) => format!("its format version is {version}; this program knows {known}"),
-        Err(_) => "its format version is not a number".into(),
-    }))
 }
 
 /// The number of the last commit, `None` when there never was one with a number.

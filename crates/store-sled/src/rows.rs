@@ -1,14 +1,16 @@
 //! How things lie in the tree: keys, kinds and checksums of rows.
 //!
-//! One tree holds five kinds of keys, told apart by their first byte:
+//! One tree holds seven kinds of keys, told apart by their first byte:
 //!
 //! | key | value |
 //! |---|---|
 //! | `c` | the number of the last commit; a store that an older version wrote may not have it |
+//! | `f` generation | nothing: the file of this generation belongs to the store |
 //! | `m` | the version of this format |
 //! | `o` generation | nothing: parts of this generation may exist that nothing refers to |
-//! | `p` generation, part | a part of a large value |
-//! | `r` key of the caller | a small value itself, or a pointer to the parts of a large one |
+//! | `p` generation, part | a part of a value that is too large for a row |
+//! | `r` key of the caller | a small value itself, or a pointer to the parts or the file of a larger one |
+//! | `t` number | nothing that means anything (`tidy.rs`) |
 //!
 //! Numbers in keys are big-endian, so that parts lie in order. A *generation* is one large value as it
 //! was once written. It is never used again while the store is open, so a reader that follows a pointer
@@ -20,7 +22,9 @@
 use crc32fast::Hasher;
 
 /// The version of everything in this file.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
+/// The version before there were files. Its stores are read as they are, and become the newer one.
+pub(crate) const FORMAT_WITHOUT_FILES: u32 = 1;
 /// Key of the version.
 pub(crate) const META: &[u8] = b"m";
 /// Key of the number of the last commit.
@@ -30,21 +34,36 @@ pub(crate) const COMMIT: &[u8] = b"c";
 /// rewrites whole leaves of up to 17 rows, and puts a leaf of more than 128 KiB into a file that it
 /// never syncs (with rows of 20 KB the database did not open after a loss of power).
 pub(crate) const INLINE_BYTES_MAX: usize = 3900;
-/// Bytes of a large value in one row.
+/// Bytes of a larger value in one row.
 pub(crate) const PART_BYTES: usize = 4064;
+/// Above this, a value has a file of its own: a sync more for its commit, and the space of it back when
+/// it is replaced. (An older store has parts of larger values, too.)
+pub(crate) const PARTS_BYTES_MAX: usize = 64 << 10;
 
 const CHECKSUM_BYTES: usize = 4;
 const KIND_INLINE: u8 = 0;
 const KIND_POINTER: u8 = 1;
+const KIND_FILE: u8 = 2;
 
 /// What a row of the caller holds.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Content<'a> {
     Inline(&'a [u8]),
     Pointer(Pointer),
+    File(ValueFile),
 }
 
-/// Where a large value is.
+/// The file of a large value, and what it has to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ValueFile {
+    pub generation: u64,
+    /// Bytes of the value.
+    pub length: u64,
+    /// CRC-32 of generation and value.
+    pub checksum: u32,
+}
+
+/// Where the parts of a value are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pointer {
     pub generation: u64,
@@ -76,6 +95,18 @@ pub(crate) fn part_key(generation: u64, part: u32) -> Vec<u8> {
 
 pub(crate) fn generation_of_part(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.strip_prefix(b"p")?.get(..8)?.try_into().ok()?))
+}
+
+pub(crate) fn file_key(generation: u64) -> Vec<u8> {
+    [b"f".as_slice(), &generation.to_be_bytes()].concat()
+}
+
+pub(crate) fn generation_of_file(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.strip_prefix(b"f")?.try_into().ok()?))
+}
+
+pub(crate) fn filler_key(number: u16) -> Vec<u8> {
+    [b"t".as_slice(), &number.to_be_bytes()].concat()
 }
 
 pub(crate) fn orphan_key(generation: u64) -> Vec<u8> {
@@ -123,15 +154,25 @@ pub(crate) fn seal_pointer(key: &[u8], pointer: Pointer) -> Vec<u8> {
     seal(key, &[&[KIND_POINTER], &generation.to_le_bytes(), &length.to_le_bytes()])
 }
 
+pub(crate) fn seal_file(key: &[u8], file: ValueFile) -> Vec<u8> {
+    let ValueFile { generation, length, checksum } = file;
+    let numbers = [generation.to_le_bytes(), length.to_le_bytes()].concat();
+    seal(key, &[&[KIND_FILE], &numbers, &checksum.to_le_bytes()])
+}
+
 pub(crate) fn unseal_content<'a>(key: &[u8], row: &'a [u8]) -> Result<Content<'a>, Damage> {
+    let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
     match unseal(key, row)?.split_first() {
         Some((&KIND_INLINE, value)) => Ok(Content::Inline(value)),
-        Some((&KIND_POINTER, numbers)) if numbers.len() == 16 => {
-            let number = |at: usize| {
-                u64::from_le_bytes(numbers[at..at + 8].try_into().expect("8 bytes of 16"))
-            };
-            Ok(Content::Pointer(Pointer { generation: number(0), length: number(8) }))
-        }
+        Some((&KIND_POINTER, numbers)) if numbers.len() == 16 => Ok(Content::Pointer(Pointer {
+            generation: number(&numbers[..8]),
+            length: number(&numbers[8..]),
+        })),
+        Some((&KIND_FILE, numbers)) if numbers.len() == 20 => Ok(Content::File(ValueFile {
+            generation: number(&numbers[..8]),
+            length: number(&numbers[8..16]),
+            checksum: u32::from_le_bytes(numbers[16..].try_into().expect("4 bytes of 20")),
+        })),
         _ => Err(format!("row {key:02x?} is of no known kind")),
     }
 }

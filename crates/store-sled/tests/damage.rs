@@ -280,3 +280,52 @@ fn a_store_from_before_there_were_witnesses_opens_and_is_watched_from_then_on() 
     fs::remove_file(sound.path().join("witness")).unwrap();
     assert_corrupt(sound.path(), "no witness any more");
 }
+
+/// A store with values that have files of their own, and those files.
+fn with_files() -> (TempDir, Vec<std::path::PathBuf>) {
+    let temp = tempfile::tempdir().unwrap();
+    let store = open(temp.path()).unwrap();
+    for n in 0..3_u8 {
+        let write = Write::Put { key: vec![n], value: vec![n; 100_000 + usize::from(n)] };
+        store.commit(&[write]).unwrap();
+    }
+    drop(store);
+    let files = fs::read_dir(temp.path().join("values")).unwrap();
+    let files: Vec<_> = files.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 3);
+    (temp, files)
+}
+
+#[test]
+fn a_file_of_a_value_that_is_damaged_is_named_and_never_served() {
+    for damage in ["cut", "longer", "one bit", "another one's"] {
+        let (temp, files) = with_files();
+        let mut bytes = fs::read(&files[1]).unwrap();
+        match damage {
+            "cut" => bytes.truncate(50_000),
+            "longer" => bytes.push(1),
+            "one bit" => bytes[70_000] ^= 1,
+            _ => bytes = fs::read(&files[0]).unwrap(),
+        }
+        fs::write(&files[1], bytes).unwrap();
+        let store = open(temp.path()).unwrap();
+        let refused: Vec<_> = (0..3_u8).filter_map(|n| store.get(&[n]).err()).collect();
+        assert!(matches!(&refused[..], [StoreError::Corrupt { .. }]), "{damage}: {refused:?}");
+        let name = files[1].file_name().unwrap().to_str().unwrap();
+        assert!(refused[0].to_string().contains(name), "{damage}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_store_that_lost_a_file_of_a_value_is_refused_until_that_is_accepted() {
+    let (temp, files) = with_files();
+    fs::remove_file(&files[1]).unwrap();
+    assert_corrupt(temp.path(), "a file is missing");
+    fs::write(temp.path().join(ACCEPT_LOSS), b"").unwrap();
+    for _ in 0..2 {
+        let store = open(temp.path()).unwrap();
+        let found: Vec<_> = (0..3_u8).map(|n| store.get(&[n])).collect();
+        assert_eq!(found.iter().filter(|it| matches!(it, Ok(Some(_)))).count(), 2);
+        assert_eq!(found.iter().filter(|it| it.is_err()).count(), 1);
+    }
+}
