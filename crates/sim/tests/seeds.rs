@@ -8,8 +8,8 @@ use tributary_sim::{Options, Outcome, run};
 
 /// How many seeds a test run tries in the world of one region, and in that of several.
 /// `TRIBUTARY_SIM_SEEDS` and `TRIBUTARY_SIM_FROM` say otherwise for both.
-const SEEDS: u64 = 1200;
-const SEEDS_BETWEEN: u64 = 800;
+const SEEDS: u64 = 600;
+const SEEDS_BETWEEN: u64 = 2000;
 const THREADS: usize = 2;
 
 fn number(name: &str, default: u64) -> u64 {

@@ -255,7 +255,7 @@ impl World {
 /// What a link may have on its way to a socket: its own bound, and one frame more.
 const LANE_BYTES_MAX: usize = 4 << 20;
 /// What may wait for shards: the credit that a link gives, by lane.
-const CREDIT_MAX: [usize; 2] = [1 << 20, 4 << 20];
+const CREDIT_MAX: [usize; 2] = [1 << 20, 3 << 19];
 
 fn describe_to(message: &ToShard) -> String {
     match message {
