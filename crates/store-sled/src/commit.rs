@@ -80,6 +80,10 @@ impl Committer {
             stopped: false,
             next_generation: 0,
         };
+        // What is seen here may be in the kernel's memory only, if the process that wrote it was killed. It
+        // must not go back after this: the files that it replaced are removed now, and what is read from
+        // now on is spoken of.
+        committer.make_durable()?;
         committer.sweep()?;
         let last_file = committer.sweep_files(loss_accepted)?;
         let last_part = committer.db.range(rows::part_key(0, 0)..b"q".to_vec()).next_back();
