@@ -45,7 +45,7 @@ const READING: &str = "\
   deliveries had not come when the clock was stopped; they are counted as having taken until then.
 - The paper trace is timed from the connection to the last byte of the document; its CPU time is
   read in steps of 10 ms over ten downloads. The size on disk is taken when it has not changed for
-  15 s. *Without retention* it is what stays after the changes that the snapshot covers are no longer
+  40 s. *Without retention* it is what stays after the changes that the snapshot covers are no longer
   kept one by one.
 - Hocuspocus asks for Node 22 or newer; it is run with the Node named above.
 ";

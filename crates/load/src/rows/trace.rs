@@ -12,9 +12,9 @@ use crate::world::{Duty, World};
 
 const UPLOAD_LIMIT: Duration = Duration::from_secs(240);
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(60);
-/// A store that has not changed in size for so long has been compacted.
-const STILL: Duration = Duration::from_secs(15);
-const STILL_LIMIT: Duration = Duration::from_secs(120);
+/// A store that has not changed in size for so long has been compacted, and has given back what it will.
+const STILL: Duration = Duration::from_secs(40);
+const STILL_LIMIT: Duration = Duration::from_secs(240);
 const DOWNLOADS: usize = 10;
 
 pub(super) fn measure(bench: &Bench, kind: Kind, edits: usize) -> Result<Measured, String> {
