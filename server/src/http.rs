@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::backup::{self, Backups};
 use crate::page;
 use crate::regions::{self, Regions};
+use crate::rest::problem::Problem;
 use crate::rest::{self, Rest};
 use crate::socket::{self, Surroundings};
 use crate::status::Gather;
@@ -62,6 +63,7 @@ pub fn router(site: Arc<Site>) -> Router {
         .route("/v1/backup", post(backup::endpoint))
         .with_state(site)
         .merge(documents)
+        .fallback(async || Problem::unknown_resource())
 }
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;

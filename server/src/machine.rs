@@ -14,7 +14,7 @@ use mesh::ToShard;
 use model::{DocumentId, Heads, PeerId, RegionName, StorageId};
 use node::rows::LoadError;
 use node::{
-    BatchId, CloseReason, Counters, Effect, Event, Identity, Limits, Lobby, MeshSetup, Now,
+    BatchId, CloseReason, Counters, Effect, Event, Identity, Inbox, Limits, Lobby, MeshSetup, Now,
     Present, Report, SessionId, Shard,
 };
 use store::Store;
@@ -182,6 +182,7 @@ impl Machine {
                 committer: Some(parts.committer.clone()),
                 archive: parts.archive.clone(),
                 batches_under_way: 0,
+                limits: parts.limits.clone(),
                 counters: counters.clone(),
                 metrics: parts.metrics.clone(),
                 board: parts.board.clone(),
@@ -490,6 +491,7 @@ struct ShardTask {
     committer: Option<committer::Submit>,
     archive: archive_pool::Submit,
     batches_under_way: usize,
+    limits: Limits,
     counters: Arc<Mutex<Counters>>,
     metrics: Arc<Metrics>,
     board: Arc<Board>,
@@ -507,8 +509,9 @@ impl ShardTask {
     ) {
         let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
         let mut done = Vec::new();
+        let mut waiting = Inbox::default();
         let mut stopping = *stop.borrow();
-        while !(stopping && inbox.is_empty() && self.shard.is_settled()) {
+        while !(stopping && inbox.is_empty() && waiting.is_empty() && self.shard.is_settled()) {
             let timeout = self.shard.poll_timeout().map(|at| self.started + at);
             let has_room = self.batches_under_way < BATCHES_UNDER_WAY_MAX;
             tokio::select! {
@@ -518,15 +521,21 @@ impl ShardTask {
                     if count == 0 { stopping = true; }
                     for inbound in events.drain(..) {
                         self.route(&inbound.event, inbound.outbox);
-                        self.handle(inbound.event);
+                        waiting.push(inbound.event);
                         done.extend(inbound.done);
                     }
                 }
                 Some(question) = asked.recv() => self.answer(question),
+                // A little more of what is much, after everybody else has had a turn.
+                () = tokio::task::yield_now(), if waiting.has_bulk() && self.has_room_for_bulk() => {}
                 changed = stop.changed(), if !stopping => stopping = changed.is_err() || *stop.borrow(),
                 () = sleep_until(timeout) => {}
             }
             while let Ok(event) = answered.try_recv() {
+                self.handle(event);
+            }
+            let mut bulk_bytes = Inbox::bulk_bytes(&self.limits, self.batches_under_way);
+            while let Some(event) = waiting.next(&mut bulk_bytes) {
                 self.handle(event);
             }
             // Events come first, and with many of them nothing else would ever have its turn.
@@ -541,6 +550,10 @@ impl ShardTask {
             done.clear();
             *lock(&self.counters) = self.shard.counters();
         }
+    }
+
+    fn has_room_for_bulk(&self) -> bool {
+        Inbox::bulk_bytes(&self.limits, self.batches_under_way) > 0
     }
 
     fn now(&self) -> Now {

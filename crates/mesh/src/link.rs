@@ -176,7 +176,7 @@ impl Link {
             self.fetch(now);
         }
         if self.audit.poll_timeout().is_some_and(|at| at <= now) {
-            let catching_up = self.is_catching_up();
+            let catching_up = self.is_catching_up(now);
             self.audit.hold(now, catching_up);
             self.audit.tick(now);
         }
@@ -401,9 +401,18 @@ impl Link {
     }
 
     /// Whether either side is being brought what it missed.
-    fn is_catching_up(&self) -> bool {
+    ///
+    /// The live lane is often up before the bulk lane is. What waits for that is not a difference: the
+    /// audit would bring all of it a second time, and at many times the cost. But it is not waited for
+    /// for ever.
+    fn is_catching_up(&self, now: Duration) -> bool {
         self.lines.iter().flatten().any(|line| !line.inn.fetches.is_empty())
-            || self.lines[1].as_ref().is_some_and(|line| line.out.is_busy())
+            || match &self.lines[index(Lane::Bulk)] {
+                Some(bulk) => bulk.out.is_busy(),
+                None => {
+                    now < self.running_since + self.config.limits.bulk_within && self.leaves_out()
+                }
+            }
     }
 
     /// What follows from whatever happened.

@@ -14,6 +14,7 @@
 mod abroad;
 mod context;
 mod document;
+mod inbox;
 pub mod limits;
 mod lobby;
 pub mod mesh_rows;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use model::{DocumentId, PeerId, StorageId};
 
 pub use abroad::copy_id;
+pub use inbox::Inbox;
 pub use limits::Limits;
 pub use lobby::{Joined, Lobby, Refused};
 pub use mesh_state::MeshSetup;

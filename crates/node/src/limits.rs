@@ -48,6 +48,12 @@ pub struct Limits {
     pub ask_within: Duration,
     /// A repair that the other region does not go on with ends after this.
     pub repair_within: Duration,
+    /// How many bytes of the bulk lane of a link, as its credit counts them, are taken in at once, and
+    /// so go into one commit in front of the next keystroke's. One batch of entries may be larger.
+    pub bulk_bytes_at_once: usize,
+    /// With so many batches on the way to the store nothing of a bulk lane is taken in: what people
+    /// type finds a place.
+    pub bulk_batches_under_way: usize,
     /// How many entries of one origin log are kept for regions that are away. Beyond that they are
     /// brought level by the audit.
     pub log_entries_max: u64,
@@ -77,6 +83,8 @@ impl Default for Limits {
             memory_bytes: 128 << 20,
             ask_within: Duration::from_secs(3),
             repair_within: Duration::from_secs(30),
+            bulk_bytes_at_once: 64 << 10,
+            bulk_batches_under_way: 2,
             log_entries_max: 1 << 20,
             chunks: history::chunk::Limits::default(),
         }

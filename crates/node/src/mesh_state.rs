@@ -1,7 +1,7 @@
 //! What a shard knows of the mesh: the logs of its streams, the regions, the sketch of its documents.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{ControlFlow, RangeInclusive};
+use std::ops::{Bound, ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use mesh::exchange::{FromShard, Lane};
@@ -56,6 +56,8 @@ pub(crate) struct Mesh {
     batches: BTreeMap<BatchId, Staged>,
     /// Documents whose item has to be made anew.
     pub(crate) changed: BTreeSet<DocumentId>,
+    /// The log that was trimmed last.
+    trimmed: Option<LogId>,
     last_region: u64,
 }
 
@@ -122,6 +124,7 @@ impl Mesh {
             staged: Staged::default(),
             batches: BTreeMap::new(),
             changed: BTreeSet::new(),
+            trimmed: None,
             last_region: 0,
             setup,
         };
@@ -419,9 +422,22 @@ impl Mesh {
     }
 
     /// Lets go of entries that every region holds, and of more than `entries_max` of any log.
-    pub(crate) fn trim(&mut self, store: &dyn Store, entries_max: u64) -> Result<(), LoadError> {
+    ///
+    /// Only a little at once, because entries are read for it; says whether there is more.
+    pub(crate) fn trim(&mut self, store: &dyn Store, entries_max: u64) -> Result<bool, LoadError> {
         let mut trimmed = Vec::new();
-        for (log, state) in &self.logs {
+        let mut room = TRIM_ENTRIES_AT_ONCE;
+        // In turn: after the log that was trimmed last.
+        let after = self.trimmed.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let later = self.logs.range((after.clone(), Bound::Unbounded));
+        let earlier = match &after {
+            Bound::Excluded(last) => Some(self.logs.range(..=last)),
+            _ => None,
+        };
+        for (log, state) in later.chain(earlier.into_iter().flatten()) {
+            if room == 0 {
+                break;
+            }
             let (start, end) = (state.held.start, state.held.end);
             // The log's own region holds it, or has lost it and will ask for it.
             let others = self.regions.iter().filter(|(name, _)| **name != log.origin.region);
@@ -438,10 +454,11 @@ impl Mesh {
             let mut writes = Vec::new();
             mesh_rows::entries(store, log, start.sequence + 1, &mut |first, row| {
                 let last = first + row.len() as u64 - 1;
-                // Whole rows only, and not too many at once: this is done again soon.
-                if last > upto || writes.len() >= TRIM_ROWS_MAX {
+                // Whole rows only.
+                if last > upto || room == 0 {
                     return ControlFlow::Break(());
                 }
+                room = room.saturating_sub(row.len());
                 for (at, entry) in (first..).zip(&row) {
                     if at == mark.sequence + 1 {
                         mark = mark.then(entry);
@@ -455,6 +472,7 @@ impl Mesh {
             }
         }
         for (log, mark, mut writes) in trimmed {
+            self.trimmed = Some(log.clone());
             self.staged.writes.append(&mut writes);
             if let Some(state) = self.logs.get_mut(&log) {
                 state.held.start = mark;
@@ -464,12 +482,12 @@ impl Mesh {
                 self.staged.marks.insert(log, Held { start: mark, end });
             }
         }
-        Ok(())
+        Ok(room == 0)
     }
 }
 
-/// How many rows of one log are deleted at once.
-const TRIM_ROWS_MAX: usize = 256;
+/// How many entries are let go of at once, and somewhat more: about a millisecond of a shard's time.
+const TRIM_ENTRIES_AT_ONCE: usize = 256;
 
 impl Log {
     fn close_gap(&mut self) {

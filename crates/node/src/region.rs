@@ -196,13 +196,14 @@ impl Shard {
         }
     }
 
-    pub(crate) fn trim_logs(&mut self) {
+    /// Lets go of a little of what no other region needs of the logs; says whether there is more.
+    pub(crate) fn trim_logs(&mut self) -> bool {
         let (store, max) = (self.ctx.store.clone(), self.ctx.limits.log_entries_max);
-        if let Some(mesh) = &mut self.ctx.mesh
-            && let Err(error) = mesh.trim(&*store, max)
-        {
+        let Some(mesh) = &mut self.ctx.mesh else { return false };
+        mesh.trim(&*store, max).unwrap_or_else(|error| {
             self.ctx.report(Report::MeshUnreadable { error });
-        }
+            false
+        })
     }
 
     /// Presence crosses a link only to where somebody looks at the document.

@@ -24,6 +24,8 @@ use crate::{
 
 /// How often a shard looks whether its documents take more memory than they may.
 const MEMORY_CHECK_EVERY: Duration = Duration::from_secs(1);
+/// How long others have the shard to themselves while entries of logs are let go of.
+const TRIM_EVERY: Duration = Duration::from_millis(10);
 
 /// What a server calls itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +117,8 @@ pub struct Shard {
     /// Batches of new changes on their way, with how far they take each log.
     committing: BTreeMap<BatchId, Vec<(DocumentId, Position)>>,
     memory_checked: Duration,
+    /// When to let go of more entries of logs; never, if nothing is left to be let go of for now.
+    trim_at: Duration,
 }
 
 impl Shard {
@@ -125,6 +129,7 @@ impl Shard {
             documents: BTreeMap::new(),
             committing: BTreeMap::new(),
             memory_checked: Duration::ZERO,
+            trim_at: Duration::MAX,
         }
     }
 
@@ -208,8 +213,12 @@ impl Shard {
         if now.running >= self.memory_checked + MEMORY_CHECK_EVERY {
             self.memory_checked = now.running;
             self.save_memory(now);
-            self.trim_logs();
+            self.trim_at = now.running;
             self.answer_items();
+        }
+        if now.running >= self.trim_at {
+            let more = self.trim_logs();
+            self.trim_at = if more { now.running + TRIM_EVERY } else { Duration::MAX };
         }
     }
 
@@ -217,7 +226,8 @@ impl Shard {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let memory = (!self.documents.is_empty() || self.ctx.mesh.is_some())
             .then(|| self.memory_checked + MEMORY_CHECK_EVERY);
-        [self.ctx.next_alarm(), memory].into_iter().flatten().min()
+        let trim = (self.trim_at < Duration::MAX).then_some(self.trim_at);
+        [self.ctx.next_alarm(), memory, trim].into_iter().flatten().min()
     }
 
     /// The next thing to be done. Call until there is none.

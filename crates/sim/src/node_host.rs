@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{PeerId, StorageId};
-use node::{BatchId, Event, Identity, Limits, Lobby, MeshSetup, Now, SessionId, Shard};
+use node::{BatchId, Event, Identity, Inbox, Limits, Lobby, MeshSetup, Now, SessionId, Shard};
 use store::{DiskImage, MemoryDisk, MemoryStore, Write};
 
 use crate::network::LinkId;
@@ -70,7 +70,7 @@ impl std::fmt::Debug for Process {
 /// One shard and what waits for it.
 pub(crate) struct Host {
     pub(crate) shard: Shard,
-    pub(crate) inbox: VecDeque<Event>,
+    pub(crate) inbox: Inbox,
     /// Answers of the committer and the archive come first, however full the inbox is.
     pub(crate) answered: VecDeque<Event>,
     pub(crate) under_way: usize,
@@ -170,7 +170,7 @@ impl Node {
         };
         let shards = (0..shards).map(|index| Host {
             shard: shard(index),
-            inbox: VecDeque::new(),
+            inbox: Inbox::default(),
             answered: VecDeque::new(),
             under_way: 0,
             wakes_at: None,

@@ -242,13 +242,16 @@ impl Plan {
             plan.faults.retain(|fault| !matches!(fault, Fault::Wiped | Fault::Cloned));
         }
         let from = rng.pick(&[5, 20, 60]);
-        plan.mesh = Some(MeshPlan {
+        let mesh = MeshPlan {
             one_comes_later: !plan.faults.is_empty() && rng.percent(25),
             one_way_ms: (from, rng.pick(&[from, 150])),
             jitter_ms: rng.pick(&[0, 2, 30]),
             both_dial_percent: rng.pick(&[0, 50, 100]),
             kernel_bytes: rng.pick(&[2 << 10, 64 << 10]),
-        });
+        };
+        // Logs are short here: with the usual bound they would always go in at once.
+        plan.limits.bulk_bytes_at_once = mesh.kernel_bytes / 8;
+        plan.mesh = Some(mesh);
         plan
     }
 

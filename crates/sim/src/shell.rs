@@ -4,7 +4,7 @@ mod works;
 
 use std::time::Duration;
 
-use node::{ArchiveFailure, CloseReason, DocumentMessage, Effect, Event, SessionId};
+use node::{ArchiveFailure, CloseReason, DocumentMessage, Effect, Event, Inbox, SessionId};
 use wire::Message as Said;
 
 use crate::judge::Law;
@@ -17,6 +17,8 @@ use crate::world::{Due, PING_EVERY, World};
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a connection may take to say `join`.
 const JOIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long a turn of a shard takes that leaves something for the next one.
+const TURN: Duration = Duration::from_micros(50);
 /// How soon a session has to end after saying what no honest peer says.
 const GUILTY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -127,7 +129,7 @@ impl World {
     /// Gives an event to a shard, which takes it in a little later.
     pub(crate) fn tell_shard(&mut self, node: usize, shard: usize, event: Event) {
         if let Some(process) = &mut self.nodes[node].process {
-            process.shards[shard].inbox.push_back(event);
+            process.shards[shard].inbox.push(event);
             let after = Duration::from_micros(self.rng.next() % 800);
             self.wake_shard(node, shard, self.now + after);
         }
@@ -168,7 +170,8 @@ impl World {
             host.shard.handle(clock, event);
         }
         if host.under_way < BATCHES_UNDER_WAY_MAX {
-            while let Some(event) = host.inbox.pop_front() {
+            let mut bulk_bytes = Inbox::bulk_bytes(&self.plan.limits, host.under_way);
+            while let Some(event) = host.inbox.next(&mut bulk_bytes) {
                 host.shard.handle(clock, event);
             }
         }
@@ -182,10 +185,20 @@ impl World {
         for effect in effects {
             self.perform(node, shard, effect);
         }
+        self.take_more_bulk(node, shard);
         if let Some(next) = next {
             self.wake_shard(node, shard, next.max(self.now + Duration::from_micros(1)));
         }
         self.end_drain(node);
+    }
+
+    /// A shard that left something of a bulk lane for later goes on with it.
+    fn take_more_bulk(&mut self, node: usize, shard: usize) {
+        let Some(process) = &self.nodes[node].process else { return };
+        let host = &process.shards[shard];
+        if host.inbox.has_bulk() && Inbox::bulk_bytes(&self.plan.limits, host.under_way) > 0 {
+            self.wake_shard(node, shard, self.now + TURN);
+        }
     }
 
     fn perform(&mut self, node: usize, shard: usize, effect: Effect) {

@@ -10,6 +10,7 @@ use mesh::Lane;
 use mesh::handshake::{Agreed, Handshake};
 use model::RegionName;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
@@ -158,6 +159,17 @@ pub async fn keep_up(regions: Arc<Regions>, link: Arc<LinkWay>, url: Uri, lane: 
                 }
             }
         }
+        rest(pause, lane, &mut lanes).await;
+    }
+}
+
+/// Pauses. The bulk lane, while both are down, no longer than until the live one is up: then the region
+/// is there, and what it missed should not wait.
+async fn rest(pause: Duration, lane: Lane, lanes: &mut watch::Receiver<[usize; 2]>) {
+    let live = lane_index(Lane::Live);
+    if lane == Lane::Bulk && lanes.borrow()[live] == 0 {
+        let _ = timeout(pause, lanes.wait_for(|count| count[live] > 0)).await;
+    } else {
         tokio::time::sleep(pause).await;
     }
 }

@@ -160,7 +160,11 @@ pub struct ReadParams {
 /// `If-None-Match` an unchanged document costs nothing.
 #[utoipa::path(
     get, path = "/v1/documents/{id}", tag = "documents",
-    params(("id" = String, Path, description = "The id, or an automerge: URL"), ReadParams),
+    params(
+        ("id" = String, Path, description = "The id, or an automerge: URL"),
+        ReadParams,
+        ("If-None-Match" = Option<String>, Header, description = "An ETag that is known; with it a document that has not changed answers 304"),
+    ),
     responses(
         (status = 200, description = "The document", content(
             (serde_json::Value = "application/json"),

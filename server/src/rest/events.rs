@@ -79,7 +79,11 @@ pub struct FeedParams {
 /// once. When that is too long ago, or the process has started again, an event `reset` comes first:
 /// whatever was not listened to has to be looked up in `/v1/documents`.
 #[utoipa::path(
-    get, path = "/v1/events", tag = "events", params(FeedParams),
+    get, path = "/v1/events", tag = "events",
+    params(
+        FeedParams,
+        ("Last-Event-ID" = Option<String>, Header, description = "As since, from an EventSource that comes back"),
+    ),
     responses(
         (status = 200, description = "Events named 'start', 'change' and 'reset'", body = HeadsEvent, content_type = "text/event-stream"),
         (status = 400, description = "'since' is not the id of an event", body = Problem, content_type = "application/problem+json"),

@@ -39,7 +39,10 @@ pub struct HeadsOf {
 /// The heads of a document, durable in this region.
 #[utoipa::path(
     get, path = "/v1/documents/{id}/heads", tag = "history",
-    params(("id" = String, Path, description = "The id, or an automerge: URL")),
+    params(
+        ("id" = String, Path, description = "The id, or an automerge: URL"),
+        ("If-None-Match" = Option<String>, Header, description = "An ETag that is known; with it a document that has not changed answers 304"),
+    ),
     responses(
         (status = 200, description = "The heads", body = HeadsOf),
         (status = 304, description = "They are those of If-None-Match"),

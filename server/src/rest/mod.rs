@@ -10,7 +10,7 @@ mod documents;
 mod events;
 mod history;
 mod pool;
-mod problem;
+pub mod problem;
 mod replication;
 mod request;
 mod source;
@@ -37,6 +37,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa::OpenApi;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -443,10 +444,13 @@ pub fn router(rest: Arc<Rest>) -> Router {
         .routes(routes!(status::region))
         .routes(routes!(status::document))
         .split_for_parts();
-    let described: Bytes = api.to_json().expect("the description can be written").into();
+    let described: Bytes =
+        everywhere(api).to_json().expect("the description can be written").into();
     let description = move || async move { ([(header::CONTENT_TYPE, request::JSON)], described) };
     let router = router
         .route("/v1/openapi.json", axum::routing::get(description))
+        .route("/v1", axum::routing::any(async || Problem::unknown_resource()))
+        .route("/v1/", axum::routing::any(async || Problem::unknown_resource()))
         .route("/v1/{*rest}", axum::routing::any(async || Problem::unknown_resource()))
         .method_not_allowed_fallback(async || Problem::method())
         .layer(DefaultBodyLimit::max(rest.config.body_bytes_max))
@@ -456,6 +460,31 @@ pub fn router(rest: Arc<Rest>) -> Router {
         None => router,
     };
     router.with_state(rest)
+}
+
+/// Adds what every call may answer: that the server is about to stop, or that it is broken.
+fn everywhere(mut api: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let problem = |description: &str| {
+        let schema = RefOr::Ref(Ref::from_schema_name("Problem"));
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        ResponseBuilder::new()
+            .description(description)
+            .content("application/problem+json", content)
+            .build()
+    };
+    let operations = api.paths.paths.values_mut().flat_map(|item| {
+        [&mut item.get, &mut item.post, &mut item.put, &mut item.patch].into_iter().flatten()
+    });
+    for operation in operations {
+        let said = &mut operation.responses.responses;
+        for (status, description) in [
+            ("500", "Something is wrong with the server, or with the document here"),
+            ("503", "The server is about to stop"),
+        ] {
+            said.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(description)));
+        }
+    }
+    api
 }
 
 /// Refuses while the server is not ready.

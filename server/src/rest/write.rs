@@ -198,7 +198,10 @@ pub async fn patch(
 /// `If-None-Match: *` only creates.
 #[utoipa::path(
     put, path = "/v1/documents/{id}", tag = "documents",
-    params(("id" = String, Path, description = "The id, or an automerge: URL")),
+    params(
+        ("id" = String, Path, description = "The id, or an automerge: URL"),
+        ("If-None-Match" = Option<String>, Header, description = "Only '*': create, and merge into nothing that is there"),
+    ),
     request_body(content((Vec<u8> = "application/vnd.automerge"))),
     responses(
         (status = 200, description = "Merged, durably", body = Written, headers(("ETag" = String, description = "The heads that it has now"))),

@@ -117,7 +117,6 @@ impl Asker {
     pub(super) fn timeout(&self) -> Option<Duration> {
         match self.phase {
             Phase::Off => None,
-            Phase::Rest if self.held => None,
             _ => Some(self.deadline),
         }
     }
@@ -126,7 +125,10 @@ impl Asker {
         if self.timeout().is_none_or(|deadline| deadline > now) {
             return;
         }
-        if let Phase::Rest = self.phase {
+        if self.held && matches!(self.phase, Phase::Rest) {
+            // Whoever calls says each time whether it still is.
+            self.rest(now + self.pace.settle);
+        } else if let Phase::Rest = self.phase {
             self.round += 1;
             out.counts.looks += 1;
             let own = out.gather(|round| Ask::Root { round });

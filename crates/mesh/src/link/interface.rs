@@ -65,6 +65,8 @@ pub struct Limits {
     pub relay_after: Duration,
     /// What the peer claims to hold of our logs, and we have not published, is a lie after so long.
     pub doubt: Duration,
+    /// While the peer lacks what only the bulk lane brings, the audit waits so long for that lane.
+    pub bulk_within: Duration,
     /// For what is in changes.
     pub changes: history::chunk::Limits,
     /// For the audit.
@@ -89,6 +91,7 @@ impl Default for Limits {
             taken_within: Duration::from_secs(3),
             relay_after: Duration::from_secs(2),
             doubt: Duration::from_secs(1),
+            bulk_within: Duration::from_secs(30),
             changes: history::chunk::Limits::default(),
             audit: audit::Pace::default(),
         }

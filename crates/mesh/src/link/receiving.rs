@@ -124,7 +124,7 @@ impl Link {
             Frame::Skip { log, to } => self.skip(now, lane, log, to)?,
             Frame::Diverged { log } => self.their_diverged(now, log),
             Frame::Audit(message) => {
-                let catching_up = self.is_catching_up();
+                let catching_up = self.is_catching_up(now);
                 self.audit.hold(now, catching_up);
                 self.audit.heard(now, message).map_err(CloseReason::Audit)?;
             }

@@ -205,6 +205,13 @@ impl Link {
         }
     }
 
+    /// Whether the live lane leaves something to the bulk lane that the peer does not hold yet.
+    pub(super) fn leaves_out(&self) -> bool {
+        let Some(live) = &self.lines[index(Lane::Live)] else { return false };
+        (live.out.courses.iter())
+            .any(|(log, course)| self.theirs.get(log).copied().unwrap_or(0) + 1 < course.start)
+    }
+
     /// The peer wants a log that is not ours.
     pub(super) fn fetched(
         &mut self,

@@ -188,6 +188,49 @@ fn nothing_is_made_for_a_socket_that_takes_nothing() {
 }
 
 #[test]
+fn the_audit_does_not_bring_what_waits_for_the_bulk_lane() {
+    let logs = streams().map(|stream| (log("here", 1, stream), kept(stream, 1_000))).collect();
+    let mut world = World::with(logs, BTreeMap::new());
+    world.open(Lane::Live, 0);
+    world.run_for(20 * SECOND);
+    let audits =
+        |world: &World| world.sent.iter().flatten().filter(|(_, frame)| frame[0] == 16).count();
+    assert_eq!(audits(&world), 0, "the bulk lane is not up yet");
+    world.open(Lane::Bulk, 0);
+    world.run_until("level", World::is_level);
+    assert_eq!(world.most_often(1), 1);
+    world.run_for(10 * SECOND);
+    assert!(audits(&world) > 0);
+}
+
+#[test]
+fn a_bulk_lane_that_never_comes_does_not_end_the_audit() {
+    let logs = streams().map(|stream| (log("here", 1, stream), kept(stream, 1_000))).collect();
+    let mut world = World::with(logs, BTreeMap::new());
+    world.open(Lane::Live, 0);
+    world.run_for(60 * SECOND);
+    assert!(world.sent[0].iter().any(|(_, frame)| frame[0] == 16));
+}
+
+#[test]
+fn the_audit_goes_on_after_a_region_was_catching_up() {
+    let logs = streams().map(|stream| (log("here", 1, stream), kept(stream, 4_000))).collect();
+    let mut world = World::with(logs, BTreeMap::new());
+    world.regions[1].slow = true;
+    world.connect();
+    while !world.is_level() {
+        world.give_back(1);
+        world.run_for(SECOND);
+    }
+    assert!(world.now > 6 * SECOND, "a look would have been due, after {:?}", world.now);
+    let before = world.sent[0].len();
+    world.regions[1].slow = false;
+    world.give_back(1);
+    world.run_for(10 * SECOND);
+    assert!(world.sent[0][before..].iter().any(|(_, frame)| frame[0] == 16), "no look any more");
+}
+
+#[test]
 fn an_entry_larger_than_the_window_goes_alone() {
     let mut world = World::connected();
     for (stream, size) in [(1, 100), (1, 3 << 20), (2, 200), (1, 100)] {
