@@ -1,21 +1,30 @@
 // The demo as a visitor uses it: real regions, a real browser. Every wait has an end.
 //
 //   BINARIES=target/debug CHROMIUM=/usr/bin/chromium SCREENSHOTS=target/demo-screenshots npm test
+//
+// Everyone types the recording TRACE, or the one beside this repository, or what was made up for the demo.
 
 import assert from "node:assert/strict"
 import { spawn } from "node:child_process"
-import { mkdirSync } from "node:fs"
+import { existsSync, mkdirSync } from "node:fs"
 import { createInterface } from "node:readline"
 import { after, before, test } from "node:test"
 import { fileURLToPath } from "node:url"
 import { chromium } from "playwright-core"
+import { readTrace } from "../../web-demo/server/trace.mjs"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const binaries = process.env.BINARIES ?? `${root}/target/debug`
 const shots = process.env.SCREENSHOTS ?? `${root}/target/demo-screenshots`
+const trace = [process.env.TRACE, `${root}/../shared/data/automerge-paper.json.gz`].find(path => path && existsSync(path))
 const PEOPLE = ["us", "eu", "ap"]
+const PARAGRAPHS = { us: "Ben in Oregon:", eu: "Ada in Frankfurt:", ap: "Chie in Tokyo:" }
 const START_MS = 20_000
 const WAIT_MS = 12_000
+/** Still faster than people type. */
+const KEY_MS = 20
+/** Servers notice a cut by silence, and look for another way then. */
+const DETOUR_MS = 20_000
 /** Whatever hangs, this process and those that it started end. */
 const ALL_MS = 85_000
 
@@ -31,7 +40,7 @@ hard.unref()
 
 before(async () => {
   mkdirSync(shots, { recursive: true })
-  const arguments_ = ["server/demo.mjs", "--binaries", binaries, "--port", "0"]
+  const arguments_ = ["server/demo.mjs", "--binaries", binaries, "--port", "0", ...(trace ? ["--trace", trace] : [])]
   supervisor = spawn("node", arguments_, { cwd: `${root}/web-demo`, stdio: ["ignore", "pipe", "inherit"] })
   address = await within(START_MS, "the supervisor says where the page is", new Promise((resolve, reject) => {
     supervisor.once("exit", code => reject(new Error(`the supervisor ended with ${code}`)))
@@ -86,7 +95,8 @@ test("a card that is added, renamed, moved and deleted is so for everybody", asy
 
 test("cut cables stop nobody, and mended ones bring everything together", async () => {
   await page.getByRole("button", { name: "Cut all cables" }).click()
-  await page.getByRole("button", { name: "Mend all cables" }).waitFor()
+  await page.getByRole("status").getByText("No region reaches another.").waitFor()
+  await pane("eu").locator(".caret.us.stale").waitFor()
   await type("us", "West of the cut. ")
   await type("ap", "East of the cut. ")
   await page.locator("#status[data-equal=false]").waitFor()
@@ -100,6 +110,28 @@ test("cut cables stop nobody, and mended ones bring everything together", async 
     await reads(person, "West of the cut.")
     await reads(person, "East of the cut.")
   }
+  await areEqual()
+})
+
+test("what is written on one side of a single cut cable gets to the other by way of the third region", async () => {
+  const atlantic = page.locator("[data-link=eu-us]")
+  await atlantic.getByRole("switch").press("Space")
+  await page.getByRole("status").getByText("The Atlantic cable is cut").waitFor()
+  assert.ok(await page.getByRole("button", { name: "Cut all cables" }).isEnabled())
+  assert.ok(await page.getByRole("button", { name: "Mend all cables" }).isEnabled())
+  await type("us", "Round by Tokyo. ")
+  await reads("eu", "Round by Tokyo.", DETOUR_MS)
+  await page.locator("#status[data-equal=true]").waitFor()
+  const by = page.getByRole("status").getByText("The regions are equal. The Atlantic cable is cut; changes go by way of Tokyo.")
+  await by.waitFor({ timeout: DETOUR_MS })
+  await atlantic.getByText("none, by way of Tokyo").waitFor()
+  // The server in Oregon has not heard from Frankfurt itself that it holds this, and never will.
+  const lags = await page.locator("[data-link] dd:nth-of-type(1)").allTextContents()
+  assert.deepEqual(lags, ["none, by way of Tokyo", "none", "none"])
+  assert.match(await page.getByRole("img", { name: "Lag, seconds" }).getAttribute("aria-label"), /Oregon 0\.0, Frankfurt 0\.0, Tokyo 0\.0/)
+  await page.screenshot({ path: `${shots}/1280-detour.png`, fullPage: true })
+  await page.getByRole("button", { name: "Mend all cables" }).click()
+  await page.getByRole("status").getByText("every server holds every change").waitFor()
   await areEqual()
 })
 
@@ -130,14 +162,21 @@ test("a killed region loses nothing, and its person writes on meanwhile", async 
 
 test("everyone types at once, and all end with the same text", async () => {
   await page.getByRole("button", { name: "Everyone types" }).click()
-  await reads("ap", "The stage goes up on Friday")
+  const pieces = trace && (await readTrace(trace))
+  const first = pieces ? beginning(pieces.us) : "The stage goes up on Friday"
+  await reads("ap", first)
   await page.screenshot({ path: `${shots}/1280-light.png`, fullPage: true })
   await page.emulateMedia({ colorScheme: "dark" })
   await page.screenshot({ path: `${shots}/1280-dark.png`, fullPage: true })
   await page.getByRole("button", { name: "Stop typing" }).click()
   await areEqual()
-  const [first, ...others] = await Promise.all(PEOPLE.map(textOf))
-  for (const other of others) assert.equal(other, first)
+  const texts = await Promise.all(PEOPLE.map(textOf))
+  for (const text of texts) assert.equal(text, texts[0])
+  for (const [person, piece] of Object.entries(pieces ?? {})) {
+    const line = texts[0].split("\n").find(line => line.startsWith(PARAGRAPHS[person]))
+    const typed = line.slice(PARAGRAPHS[person].length)
+    assert.ok([...stages(piece)].includes(typed), `${person} has not typed what was recorded: ${typed}`)
+  }
 })
 
 test("it fits a phone, and nothing failed on the page", async () => {
@@ -146,8 +185,19 @@ test("it fits a phone, and nothing failed on the page", async () => {
     await page.setViewportSize({ width: 390, height: 844 })
     await page.screenshot({ path: `${shots}/390-${colorScheme}.png`, fullPage: true })
   }
-  const width = await page.evaluate(() => document.documentElement.scrollWidth)
-  assert.ok(width <= 390, `the page is ${width} px wide`)
+  await pane("ap").getByText("cards on the board").click()
+  await pane("ap").getByLabel("Title of a new card").scrollIntoViewIfNeeded()
+  const status = await page.locator("#status").boundingBox()
+  assert.ok(status.y >= 0 && status.y < 20, `the status is at ${status.y} px`)
+  for (const control of await pane("ap").locator("button, input").all()) {
+    assert.ok((await control.boundingBox()).height >= 44, await control.evaluate(it => it.outerHTML))
+  }
+  assert.ok((await page.locator("[data-link=us-ap] label").boundingBox()).height >= 44)
+  for (const width of [390, 320]) {
+    await page.setViewportSize({ width, height: 844 })
+    const needed = await page.evaluate(() => document.documentElement.scrollWidth)
+    assert.ok(needed <= width, `the page is ${needed} px wide on a screen of ${width}`)
+  }
   assert.deepEqual(problems, [])
 })
 
@@ -167,11 +217,30 @@ async function type(person, text) {
   const content = pane(person).locator(".cm-content")
   await content.focus()
   await content.press("Control+Home")
-  await page.keyboard.type(text)
+  // Slow enough for the others' letters to arrive meanwhile, as they do when people type.
+  await page.keyboard.type(text, { delay: KEY_MS })
+  assert.equal(await page.evaluate(() => document.activeElement.closest(".pane")?.dataset.region), person)
 }
 
-async function reads(person, text) {
-  await pane(person).locator(".cm-content").filter({ hasText: text }).waitFor()
+async function reads(person, text, timeout = WAIT_MS) {
+  await pane(person).locator(".cm-content").filter({ hasText: text }).waitFor({ timeout })
+}
+
+/** What a paragraph says after each edit of a recording. */
+function* stages(edits) {
+  let text = ""
+  let caret = 0
+  for (const [move, deleted, inserted] of edits) {
+    const at = caret + move
+    text = text.slice(0, at) + inserted + text.slice(at + deleted)
+    caret = at + inserted.length
+    yield text
+  }
+}
+
+/** The first words of a recording: enough to see that it is typed. */
+function beginning(edits) {
+  return [...stages(edits)].at(-1).trim().split(" ").slice(0, 3).join(" ")
 }
 
 /** Waits until every server and every browser names the same heads, and the page says so. */

@@ -11,14 +11,40 @@ import { EDITS_EACH, readTrace } from "../../web-demo/server/trace.mjs"
 const folder = mkdtempSync(join(tmpdir(), "tributary-demo-test-"))
 after(() => rmSync(folder, { recursive: true }))
 
-/** Somebody types one letter after the other, jumps about for a while, and takes letters away. */
+const WORDS = ["the", "river", "rises", "slowly", "under", "an", "old", "bridge", "of", "grey", "stone", "again"]
+
+/** Somebody writes sentences, no two alike, with slips that are corrected, and formulas in between. */
 function recording(edits) {
-  return Array.from({ length: edits }, (_, n) => {
-    const piece = Math.floor(n / EDITS_EACH)
-    if (piece === 1 && n % 2 === 0) return { patches: [[0, 0, "x"]] }
-    if (piece === 2) return { patches: [[EDITS_EACH - (n % EDITS_EACH), 1, ""]] }
-    return { patches: [[n, 0, n % 10 === 9 ? "\n" : String(n % 10)]] }
-  })
+  const txns = []
+  let end = 0
+  const keys = (text, at = end) => {
+    for (const [n, key] of [...text].entries()) txns.push({ patches: [[at + n, 0, key]] })
+    end += text.length
+  }
+  for (let n = 0; txns.length < edits; n++) {
+    const words = Array.from({ length: 9 }, (_, place) => WORDS[Math.floor(n / WORDS.length ** (place % 4)) % WORDS.length])
+    keys("Somebody saysx")
+    txns.push({ patches: [[end - 1, 1, ""]] })
+    end -= 1
+    keys(` ${words.join(" ")}.\n`)
+    keys(`$x_{${n}} \\in \\mathit{deps}(${n})$ and 0.5.5.053.\n`)
+    // A word in a sentence that was there before.
+    if (n % 3 === 2) keys("!!", 4)
+  }
+  return txns
+}
+
+/** What is there when somebody has made these edits. */
+function made(edits) {
+  let text = ""
+  let caret = 0
+  for (const [move, deleted, inserted] of edits) {
+    const at = caret + move
+    assert.ok(at >= 0 && at + deleted <= text.length, "an edit is outside of what was written")
+    text = text.slice(0, at) + inserted + text.slice(at + deleted)
+    caret = at + inserted.length
+  }
+  return text
 }
 
 function file(name, content) {
@@ -27,15 +53,20 @@ function file(name, content) {
   return path
 }
 
-test("each person gets a piece of the recording in which the writer just wrote", async () => {
-  const path = file("good.json.gz", gzipSync(JSON.stringify({ txns: recording(5 * EDITS_EACH) })))
+test("each person gets sentences of the recording, and no formulas", async () => {
+  const path = file("good.json.gz", gzipSync(JSON.stringify({ txns: recording(9 * EDITS_EACH) })))
   const pieces = await readTrace(path)
   assert.deepEqual(Object.keys(pieces).sort(), ["ap", "eu", "us"])
   for (const piece of Object.values(pieces)) {
-    assert.equal(piece.length, EDITS_EACH)
-    assert.ok(piece.every(([move]) => move === 0))
-    assert.equal(piece.slice(0, 10).map(([, , inserted]) => inserted).join(""), "012345678 ")
+    assert.ok(Math.abs(piece.length - EDITS_EACH) < 300, `${piece.length} edits`)
+    assert.match(made(piece), /^( Somebody says( [a-z]+)+\.)+ $/)
   }
+})
+
+test("what has no sentences is typed all the same", async () => {
+  const txns = Array.from({ length: 4 * EDITS_EACH }, (_, n) => ({ patches: [[n, 0, String(((n * n) % 9_973) % 10)]] }))
+  const pieces = await readTrace(file("digits.json", JSON.stringify({ txns })))
+  for (const piece of Object.values(pieces)) made(piece)
 })
 
 test("what is no recording is refused by name", async () => {

@@ -12,6 +12,7 @@ mod support;
 mod tls;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use model::DocumentId;
@@ -33,6 +34,9 @@ const ROUNDS_PER_CHECK: u32 = 12;
 /// to 8 s, and 15 s if it looked as if an operator were needed.
 const AGREE_WITHIN: Duration = Duration::from_secs(60);
 const DEFAULT_SECONDS: u64 = 30;
+/// From so long a run on, a region is cut off from all others once between two checks, for a minute.
+const LONG_SECONDS: u64 = 120;
+const CUT_OFF_FOR: Duration = Duration::from_secs(60);
 
 /// What the test did, and what has to be true because of it.
 struct Soak {
@@ -63,6 +67,9 @@ fn regions_survive_whatever_happens_to_them_and_agree_when_it_is_over() {
     while started.elapsed() < Duration::from_secs(seconds) || checks == 0 {
         for _ in 0..ROUNDS_PER_CHECK {
             soak.round();
+        }
+        if seconds >= LONG_SECONDS {
+            soak.cut_off_for_a_minute();
         }
         let took = soak.check();
         checks += 1;
@@ -98,6 +105,7 @@ impl Soak {
                 let way = Way {
                     latency_ms: self.random.random_range(0..150),
                     jitter_ms: self.random.random_range(0..30),
+                    bytes_per_second: NonZeroU64::new(self.random.random_range(20_000..2_000_000)),
                     ..Way::default()
                 };
                 wire.set(Conditions::both(way)).expect("that is possible");
@@ -114,6 +122,20 @@ impl Soak {
         }
         for region in NAMES {
             self.write(region);
+        }
+    }
+
+    /// One region is alone, while people write in all of them.
+    fn cut_off_for_a_minute(&mut self) {
+        let region = *NAMES.choose(&mut self.random).expect("there are some");
+        self.world.cut_off(region);
+        let until = Instant::now() + CUT_OFF_FOR;
+        while Instant::now() < until {
+            for region in NAMES {
+                self.write(region);
+            }
+            // The pace of people, not a wait for something.
+            std::thread::sleep(Duration::from_millis(500));
         }
     }
 

@@ -5,6 +5,7 @@
 // The first line on standard output that begins with `demo: ` has the page's address.
 
 import { existsSync } from "node:fs"
+import { basename } from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { Samples } from "./samples.mjs"
@@ -24,7 +25,7 @@ const folder = fileURLToPath(new URL("../dist", import.meta.url))
 
 async function main() {
   if (!existsSync(folder)) throw new Error("the page is not built: npm run build")
-  const recordings = options.trace && (await readTrace(options.trace))
+  const recordings = options.trace && { name: basename(options.trace), pieces: await readTrace(options.trace) }
   const world = await World.start(options)
   const samples = new Samples(world)
   let ending

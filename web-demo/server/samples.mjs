@@ -118,8 +118,8 @@ export class Samples extends EventEmitter {
 
 /**
  * What the page is told of the time between two samples. Per region: changes taken into logs and bytes
- * sent to other regions, per second, and for how long the oldest of its changes that some region lacks
- * has been waiting. Per cable: its bytes both ways, and for each direction what waits.
+ * sent to other regions, per second. Per cable: its bytes both ways, and for each direction what waits and
+ * for how long, as the region that sends knows it; `src/lag.ts` of the page knows more.
  */
 function compare(before, now) {
   const seconds = (now.at - before.at) / 1e3
@@ -131,7 +131,6 @@ function compare(before, now) {
     regions[name] = is && {
       changes_per_second: was ? rate(was.changesIn, is.changesIn) : 0,
       egress_per_second: was ? rate(sent(was), sent(is)) : 0,
-      lag_seconds: Math.max(0, ...is.links.map(link => link.lag_seconds)),
     }
   }
   const links = now.wan.map(({ name, stats }) => {

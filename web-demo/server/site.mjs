@@ -3,7 +3,7 @@
 // | request | does |
 // |---|---|
 // | `GET /api/events` | server-sent events: `world`, `heads`, `sample` |
-// | `GET /api/recordings` | what each person types (`trace.mjs`); 404 when the demo was started without |
+// | `GET /api/recordings` | `{name, pieces}`, what each person types (`trace.mjs`); 404 when the demo was started without |
 // | `PUT /api/links/{name}` | `{"latency_ms": 0..1000, "cut": true|false}`, each may be left out |
 // | `POST /api/regions/{name}/kill`, `.../start` | ends a region's process with SIGKILL, starts it again |
 // | `POST /api/document` | everybody gets a new document |

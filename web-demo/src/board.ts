@@ -1,6 +1,6 @@
 // The board of one person: the cards by column, each to be renamed, moved on, moved back and deleted.
 
-import type { Client } from "./client.ts"
+import type { Client, Peer } from "./client.ts"
 import { addCard, cardsOf, deleteCard, moveCard, retitleCard, type ShownCard } from "./document.ts"
 import { button, element, say } from "./dom.ts"
 
@@ -17,6 +17,7 @@ interface Row {
 export class Board {
   readonly #lists = new Map<string, HTMLUListElement>()
   readonly #rows = new Map<string, Row>()
+  #peers: readonly Peer[] = []
   readonly #columns: { id: string; title: string }[]
 
   constructor(
@@ -40,7 +41,9 @@ export class Board {
     parent.append(add)
   }
 
-  draw(): void {
+  /** @param peers who is where at the moment */
+  draw(peers: readonly Peer[]): void {
+    this.#peers = peers
     const seen = new Set<string>()
     for (const [column, cards] of cardsOf(this.client.handle.doc())) {
       const list = this.#lists.get(column)
@@ -88,7 +91,7 @@ export class Board {
       row.title.value = card.title
       if (document.activeElement === row.title) row.title.setSelectionRange(start, end)
     }
-    const here = this.client.peers.filter(({ at }) => at?.kind === "card" && at.id === card.id)
+    const here = this.#peers.filter(({ at }) => at?.kind === "card" && at.id === card.id)
     say(row.who, here.map(({ place }) => place.person).join(", "))
     row.title.setAttribute("aria-label", `Title of card ${card.title}`)
     for (const [control, by] of [[row.back, -1], [row.on, 1]] as const) {
@@ -104,7 +107,7 @@ export class Board {
     const to = this.#beside(row.card.column, by)
     if (!to) return
     moveCard(this.client.handle, id, to.id, this.client.place.person)
-    this.draw()
+    this.draw(this.#peers)
     // The keyboard stays with the card.
     const control = by < 0 ? row.back : row.on
     if (control.disabled) row.title.focus()

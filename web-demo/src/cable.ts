@@ -1,7 +1,8 @@
 // One cable: how slow it is, whether it is cut, and what goes through it.
 
 import { element, say } from "./dom.ts"
-import { CABLES, place, type LinkId } from "./people.ts"
+import { CABLES, cities, place, type LinkId } from "./people.ts"
+import { detour } from "./ways.ts"
 import type { Sample, Supervisor, World } from "./world.ts"
 
 export class Cable {
@@ -12,6 +13,7 @@ export class Cable {
   #state = element("p", { class: "flow" })
   #lag = element("dd", {}, "–")
   #bytes = element("dd", {}, "–")
+  #world?: World
 
   constructor(
     readonly id: LinkId,
@@ -43,6 +45,7 @@ export class Cable {
   }
 
   showWorld(world: World): void {
+    this.#world = world
     const link = world.links.find(({ name }) => name === this.id)!
     this.#slider.max = String(world.latency_ms_max)
     if (document.activeElement !== this.#slider) this.#slider.value = String(link.latency_ms)
@@ -58,7 +61,10 @@ export class Cable {
     if (!link) return
     const waiting = Math.max(...link.ways.map(way => way.waiting_changes ?? 0))
     const lag = Math.max(...link.ways.map(way => way.lag_seconds ?? 0))
-    say(this.#lag, waiting === 0 ? "none" : `${lag.toFixed(1)} s, ${waiting} waiting`)
+    const amount = waiting === 0 ? "none" : `${lag.toFixed(1)} s, ${waiting} waiting`
+    // Nothing is sent another way until the servers have noticed.
+    const by = this.#world && !link.ways.some(way => way.up) && detour(this.#world, this.id)
+    say(this.#lag, by ? `${amount}, by way of ${cities(by)}` : amount)
     say(this.#bytes, `${size(link.bytes)}, ${size(link.bytes_per_second)}/s`)
     this.element.classList.toggle("flowing", link.bytes_per_second > 200)
   }

@@ -40,8 +40,6 @@ export class Client {
   /** Hears of everything that may be shown otherwise now. */
   readonly listeners = new Set<() => void>()
   isConnected = false
-  /** The hash of every change that was made here since `made` was emptied. */
-  made: string[] = []
 
   private constructor(
     place: Place,
@@ -113,11 +111,7 @@ export class Client {
 
   #start(): void {
     const { presence, handle } = this
-    handle.on("change", ({ patchInfo }) => {
-      // What is made here builds on all that is here, so it is the only head.
-      if (patchInfo.source === "change") this.made.push(A.getHeads(patchInfo.after)[0])
-      this.#tell()
-    })
+    handle.on("change", () => this.#tell())
     for (const event of ["update", "snapshot", "goodbye", "pruning"] as const) {
       presence.on(event, () => this.#tell())
     }

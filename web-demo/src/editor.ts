@@ -4,30 +4,34 @@ import * as A from "@automerge/automerge/slim"
 import { automergeSyncPlugin, type DocHandle } from "@automerge/automerge-codemirror"
 import { defaultKeymap } from "@codemirror/commands"
 import { StateEffect, StateField } from "@codemirror/state"
-import { Decoration, EditorView, keymap, WidgetType, type DecorationSet } from "@codemirror/view"
-import type { Client } from "./client.ts"
-import { textPath } from "./document.ts"
+import { Decoration, drawSelection, EditorView, keymap, WidgetType, type DecorationSet } from "@codemirror/view"
+import type { Client, Peer } from "./client.ts"
+import { textPath, type Handle } from "./document.ts"
 import type { Place } from "./people.ts"
 
 interface Spot {
   place: Place
+  isStale: boolean
   from: number
   to: number
   head: number
 }
 
 class Flag extends WidgetType {
-  constructor(readonly place: Place) {
+  constructor(
+    readonly place: Place,
+    readonly isStale: boolean
+  ) {
     super()
   }
 
   eq(other: Flag): boolean {
-    return other.place.id === this.place.id
+    return other.place.id === this.place.id && other.isStale === this.isStale
   }
 
   toDOM(): HTMLElement {
     const caret = document.createElement("span")
-    caret.className = `caret ${this.place.id}`
+    caret.className = `caret ${this.place.id}${this.isStale ? " stale" : ""}`
     // It is no part of the text, and a screen reader would read it in the middle of a word.
     caret.setAttribute("aria-hidden", "true")
     const name = document.createElement("span")
@@ -50,9 +54,9 @@ const others = StateField.define<DecorationSet>({
 })
 
 function decorate(spots: Spot[]): DecorationSet {
-  const all = spots.flatMap(({ place, from, to, head }) => [
-    ...(from < to ? [Decoration.mark({ class: `chosen ${place.id}` }).range(from, to)] : []),
-    Decoration.widget({ widget: new Flag(place), side: 1 }).range(head),
+  const all = spots.flatMap(({ place, isStale, from, to, head }) => [
+    ...(from < to && !isStale ? [Decoration.mark({ class: `chosen ${place.id}` }).range(from, to)] : []),
+    Decoration.widget({ widget: new Flag(place, isStale), side: 1 }).range(head),
   ])
   return Decoration.set(all, true)
 }
@@ -78,6 +82,10 @@ export function openEditor(parent: HTMLElement, client: Client): EditorView {
     extensions: [
       keymap.of(defaultKeymap),
       EditorView.lineWrapping,
+      // CodeMirror moves the browser's own caret to the right side of a wrapped line when the others' letters
+      // arrive, in an editor without the focus too, and the browser moves the focus with it: whoever writes
+      // goes on in another person's text. A caret that it draws itself is left alone.
+      drawSelection(),
       EditorView.contentAttributes.of({ "aria-label": `The text, as ${place.person} sees it` }),
       others,
       tellWhere,
@@ -86,17 +94,17 @@ export function openEditor(parent: HTMLElement, client: Client): EditorView {
   })
 }
 
-/** Draws the cursors of everybody else that this client has heard of. */
-export function showPeers(view: EditorView, client: Client): void {
-  const document = client.handle.doc()
+/** Draws the cursors of everybody else, those that may have moved on since (stale) paler. */
+export function showPeers(view: EditorView, handle: Handle, peers: (Peer & { isStale: boolean })[]): void {
+  const document = handle.doc()
   const spots: Spot[] = []
-  for (const { place, at } of client.peers) {
+  for (const { place, at, isStale } of peers) {
     if (at?.kind !== "text") continue
     try {
       const [anchor, head] = [at.anchor, at.head].map(cursor =>
         Math.min(A.getCursorPosition(document, textPath(), cursor), view.state.doc.length)
       )
-      spots.push({ place, from: Math.min(anchor, head), to: Math.max(anchor, head), head })
+      spots.push({ place, isStale, from: Math.min(anchor, head), to: Math.max(anchor, head), head })
     } catch {
       // It is beside a letter that has not arrived here; it is told again with the next heartbeat.
     }

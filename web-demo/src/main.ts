@@ -4,13 +4,14 @@ import { initializeWasm } from "@automerge/automerge/slim"
 import wasm from "@automerge/automerge/automerge.wasm?url"
 import { Client, forgetOtherRuns } from "./client.ts"
 import { Cable } from "./cable.ts"
+import { Lag } from "./lag.ts"
 import { Pane } from "./pane.ts"
 import { CABLES, PLACES, type LinkId } from "./people.ts"
 import { recordings } from "./recording.ts"
 import { Status } from "./status.ts"
 import { Timeline } from "./timeline.ts"
 import { Typists } from "./typists.ts"
-import { isBroken, Supervisor, type World } from "./world.ts"
+import { Supervisor, type World } from "./world.ts"
 
 const byId = (id: string) => document.getElementById(id)!
 
@@ -52,6 +53,8 @@ async function main(): Promise<void> {
   ]
   byId("world").append(...order)
   const status = new Status(byId("status"), panes)
+  const lag = new Lag(panes)
+  const [cutAll, mendAll] = ["cut", "mend"].map(id => byId(id) as HTMLButtonElement)
   const timeline = new Timeline(byId("timeline"), byId("key"))
   let world: World | undefined
   supervisor.on("world", told => {
@@ -61,22 +64,29 @@ async function main(): Promise<void> {
     for (const pane of panes) pane.showWorld(told)
     for (const cable of cables.values()) cable.showWorld(told)
     status.showWorld(told)
-    cutButton.textContent = told.links.some(link => link.cut) ? "Mend all cables" : "Cut all cables"
-    document.body.classList.toggle("broken", isBroken(told))
+    const hasFocus = [cutAll, mendAll].includes(document.activeElement as HTMLButtonElement)
+    cutAll.disabled = told.links.every(link => link.cut)
+    mendAll.disabled = !told.links.some(link => link.cut)
+    // A button that can do nothing more passes the keyboard on to the other one.
+    if (hasFocus && cutAll.disabled) mendAll.focus()
+    else if (hasFocus && mendAll.disabled) cutAll.focus()
   })
   supervisor.on("heads", heads => {
     for (const pane of panes) pane.showServer(heads[pane.place.id] ?? null)
     status.showHeads(heads)
+    lag.showHeads(heads)
   })
   supervisor.on("sample", sample => {
+    lag.correct(sample)
+    status.showSample(sample)
     for (const cable of cables.values()) cable.showSample(sample)
     timeline.add(sample)
   })
-  const cutButton = byId("cut")
-  cutButton.addEventListener("click", () => {
-    const cut = !world?.links.some(link => link.cut)
-    attempt(Promise.all(world!.links.map(({ name }) => supervisor.setLink(name, { cut }))).then(() => {}))
-  })
+  for (const [button, cut] of [[cutAll, true], [mendAll, false]] as const) {
+    button.addEventListener("click", () =>
+      attempt(Promise.all(world!.links.map(({ name }) => supervisor.setLink(name, { cut }))).then(() => {}))
+    )
+  }
   byId("over").addEventListener("click", () => attempt(supervisor.startOver()))
 
   const [{ document: url, run, regions }, typed] = await Promise.all([
@@ -92,7 +102,10 @@ async function main(): Promise<void> {
       status.show()
     })
   )
-  new Typists(byId("type") as HTMLButtonElement, panes, typed)
+  new Typists(byId("type") as HTMLButtonElement, panes, typed.pieces)
+  byId("typed").textContent = typed.name
+    ? `What they type when everyone types was recorded key by key from somebody who wrote: ${typed.name}.`
+    : "What they type when everyone types was made up for the demo; --trace replays a real recording."
 }
 
 main().catch(error => fail(`The page could not start: ${(error as Error).message}`))

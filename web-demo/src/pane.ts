@@ -5,7 +5,8 @@ import { Board } from "./board.ts"
 import type { Client } from "./client.ts"
 import { button, element, say } from "./dom.ts"
 import { openEditor, showPeers } from "./editor.ts"
-import type { Place } from "./people.ts"
+import type { Place, RegionId } from "./people.ts"
+import { isDirect } from "./ways.ts"
 import type { ServerHeads, Supervisor, World } from "./world.ts"
 
 type Held = NonNullable<ServerHeads["us"]>
@@ -15,12 +16,13 @@ export class Pane {
   client?: Client
   view?: EditorView
   #board?: Board
-  #running = true
+  #world?: World
   #state = element("p", { class: "state" }, "connecting")
   #server = element("dd", {}, "?")
   #browser = element("dd", {}, "?")
   #text = element("div", { class: "text" })
   #cards = element("div", { class: "board" })
+  #fold = element("summary")
   #power: HTMLButtonElement
   #told: Held | null = null
   #drawing = false
@@ -31,7 +33,7 @@ export class Pane {
     attempt: (done: Promise<void>) => void
   ) {
     this.#power = button("Kill server", "", () =>
-      attempt(this.#running ? supervisor.kill(place.id) : supervisor.start(place.id))
+      attempt(this.#isRunning ? supervisor.kill(place.id) : supervisor.start(place.id))
     )
     this.#power.className = "power"
     this.element = element(
@@ -45,7 +47,7 @@ export class Pane {
       ),
       this.#state,
       this.#text,
-      this.#cards,
+      foldable(this.#fold, this.#cards),
       element(
         "dl",
         { class: "heads" },
@@ -67,13 +69,14 @@ export class Pane {
   }
 
   showWorld(world: World): void {
-    this.#running = world.regions.find(({ name }) => name === this.place.id)!.running
-    say(this.#power, this.#running ? "Kill server" : "Bring back")
+    this.#world = world
+    const running = this.#isRunning
+    say(this.#power, running ? "Kill server" : "Bring back")
     this.#power.setAttribute(
       "aria-label",
-      this.#running ? `Kill the server in ${this.place.city}` : `Bring back the server in ${this.place.city}`
+      running ? `Kill the server in ${this.place.city}` : `Bring back the server in ${this.place.city}`
     )
-    this.element.classList.toggle("down", !this.#running)
+    this.element.classList.toggle("down", !running)
     this.#soon()
   }
 
@@ -95,15 +98,37 @@ export class Pane {
   #draw(): void {
     const { client, place } = this
     if (this.#told) show(this.#server, this.#told.heads, this.#told.changes)
-    else say(this.#server, this.#running ? "does not have it yet" : "down; what it stored is safe")
+    else say(this.#server, this.#isRunning ? "does not have it yet" : "down; what it stored is safe")
     if (!client) return
     show(this.#browser, client.heads, client.changes)
     if (client.isConnected) say(this.#state, `Connected to the server in ${place.city}.`)
     else say(this.#state, `No server. ${place.person} goes on writing; the browser keeps it all.`)
     this.element.classList.toggle("offline", !client.isConnected)
-    if (this.view) showPeers(this.view, client)
-    this.#board?.draw()
+    // A cursor from where nothing is heard of stays for a while; it may have gone on since.
+    const peers = client.peers.map(peer => ({ ...peer, isStale: !this.#hears(peer.place.id) }))
+    if (this.view) showPeers(this.view, client.handle, peers)
+    this.#board?.draw(peers.filter(({ isStale }) => !isStale))
+    const cards = this.#cards.querySelectorAll("li").length
+    say(this.#fold, `${cards} ${cards === 1 ? "card" : "cards"} on the board`)
   }
+
+  get #isRunning(): boolean {
+    return this.#world?.regions.find(({ name }) => name === this.place.id)!.running ?? true
+  }
+
+  #hears(from: RegionId): boolean {
+    return this.#world !== undefined && isDirect(this.#world, from, this.place.id)
+  }
+}
+
+/** On a phone the boards are folded at first, so that the texts are near to each other; elsewhere they are open. */
+function foldable(summary: HTMLElement, what: HTMLElement): HTMLElement {
+  const made = element("details", {}, summary, what)
+  const narrow = matchMedia("(max-width: 900px)")
+  const fit = () => (made.open = !narrow.matches)
+  narrow.addEventListener("change", fit)
+  fit()
+  return made
 }
 
 /** Heads are long, and many while people write; a few letters of one, and the number, tell them apart. */

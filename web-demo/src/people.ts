@@ -20,7 +20,7 @@ export const PLACES: readonly Place[] = [
   { id: "ap", region: "Asia", city: "Tokyo", person: "Chie", paragraph: "Chie in Tokyo:" },
 ]
 
-/** What the cables are called, and which of them belong to a region. */
+/** What the cables are called, and what they connect. */
 export const CABLES: Record<LinkId, { name: string; ends: [RegionId, RegionId] }> = {
   "eu-us": { name: "Atlantic cable", ends: ["us", "eu"] },
   "eu-ap": { name: "Overland cable", ends: ["eu", "ap"] },
@@ -31,7 +31,7 @@ export function place(id: RegionId): Place {
   return PLACES.find(place => place.id === id)!
 }
 
-export function cablesOf(region: RegionId): LinkId[] {
-  const all = Object.entries(CABLES) as [LinkId, (typeof CABLES)[LinkId]][]
-  return all.filter(([, { ends }]) => ends.includes(region)).map(([id]) => id)
+/** The cities of some regions, as a sentence has them. */
+export function cities(regions: RegionId[]): string {
+  return regions.map(id => place(id).city).join(" and ")
 }

@@ -5,16 +5,20 @@ import type { RegionId } from "./people.ts"
 
 /** How far the caret moves first, how much is deleted after it, what is inserted. */
 export type Edit = readonly [move: number, deleted: number, inserted: string]
-export type Recordings = Record<RegionId, readonly Edit[]>
+export interface Recordings {
+  /** The file; nothing for what was written down here. */
+  name?: string
+  pieces: Record<RegionId, readonly Edit[]>
+}
 
 export async function recordings(): Promise<Recordings> {
   const response = await fetch("api/recordings")
   if (response.ok) return response.json()
-  if (response.status === 404) return OWN
+  if (response.status === 404) return { pieces: OWN }
   throw new Error(`the recording: ${response.status}`)
 }
 
-const OWN: Recordings = {
+const OWN: Recordings["pieces"] = {
   us: keys(
     " The stage goes up on Firday<<<<<riday, two days before. We need thirty metres of cable" +
       " and a generator<<<<<<<<<<<quiet generator. The band plays at nien<<ne, so sound check is at seven." +

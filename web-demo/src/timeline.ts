@@ -3,7 +3,7 @@
 import uPlot from "uplot"
 import "uplot/dist/uPlot.min.css"
 import { element } from "./dom.ts"
-import { PLACES } from "./people.ts"
+import { PLACES, type RegionId } from "./people.ts"
 import type { RegionSample, Sample } from "./world.ts"
 
 const KEPT = 120
@@ -11,10 +11,10 @@ const HEIGHT = 130
 /** Lines differ by more than their colour. */
 const DASHES = [[], [6, 3], [2, 3]]
 
-const FIGURES: { title: string; of: (sample: RegionSample) => number }[] = [
-  { title: "Changes per second", of: it => it.changes_per_second },
-  { title: "Lag, seconds", of: it => it.lag_seconds },
-  { title: "Sent to other regions, kB per second", of: it => it.egress_per_second / 1e3 },
+const FIGURES: { title: string; of: (region: RegionSample, id: RegionId, sample: Sample) => number }[] = [
+  { title: "Changes per second", of: region => region.changes_per_second },
+  { title: "Lag, seconds", of: (_, id, sample) => lag(sample, id) },
+  { title: "Sent to other regions, kB per second", of: region => region.egress_per_second / 1e3 },
 ]
 
 export class Timeline {
@@ -84,11 +84,17 @@ export class Timeline {
     for (const [n, { plot, at }] of this.#plots.entries()) {
       const { title, of } = FIGURES[n]
       const lines = PLACES.map(({ id }) =>
-        this.#samples.map(({ regions }) => (regions[id] ? of(regions[id]) : null))
+        this.#samples.map(sample => (sample.regions[id] ? of(sample.regions[id], id, sample) : null))
       )
       plot.setData([times, ...lines])
       const now = PLACES.map(({ city }, n) => `${city} ${lines[n].at(-1)?.toFixed(1) ?? "down"}`)
       at.setAttribute("aria-label", `${title}: ${now.join(", ")}`)
     }
   }
+}
+
+/** For how long the oldest change that this region has and some other lacks has been waiting, in seconds. */
+function lag({ links }: Sample, id: RegionId): number {
+  const ways = links.flatMap(({ ways }) => ways).filter(({ from }) => from === id)
+  return Math.max(0, ...ways.map(way => way.lag_seconds ?? 0))
 }

@@ -1,4 +1,4 @@
-// Everyone types: each person's recording is replayed at speed in that person's paragraph.
+// Everyone types: each person's piece of a recording is replayed at speed in that person's paragraph.
 
 import { EditorView } from "@codemirror/view"
 import type { Pane } from "./pane.ts"
@@ -15,7 +15,7 @@ export class Typists {
   constructor(
     private readonly control: HTMLButtonElement,
     private readonly panes: Pane[],
-    private readonly recordings: Recordings
+    private readonly pieces: Recordings["pieces"]
   ) {
     this.#made = panes.map(() => 0)
     this.#carets = panes.map(() => Infinity)
@@ -36,7 +36,7 @@ export class Typists {
   #edit(): void {
     let left = false
     for (const [n, { view, place }] of this.panes.entries()) {
-      const edits = this.recordings[place.id]
+      const edits = this.pieces[place.id]
       if (!view || this.#made[n] >= edits.length) continue
       left = true
       this.#carets[n] = apply(view, place.paragraph, this.#carets[n], edits[this.#made[n]++])

@@ -19,16 +19,15 @@ export interface RegionSample {
   changes_per_second: number
   /** Bytes sent to other regions. */
   egress_per_second: number
-  /** For how long its oldest change that some region lacks has been waiting. */
-  lag_seconds: number
 }
 
 export interface WaySample {
   from: RegionId
   to: RegionId
   up: boolean
-  /** Null when the region does not answer. */
+  /** What the first region has and the other lacks; null when the first does not answer. */
   waiting_changes: number | null
+  /** For how long the oldest of them has been waiting. */
   lag_seconds: number | null
   round_trip_ms: number | null
 }
@@ -81,9 +80,4 @@ export class Supervisor {
     const response = await fetch(path, { method, headers, body: JSON.stringify(body) })
     if (!response.ok) throw new Error((await response.json()).error)
   }
-}
-
-/** Whether something is cut or down. */
-export function isBroken(world: World): boolean {
-  return world.links.some(link => link.cut) || world.regions.some(region => !region.running)
 }

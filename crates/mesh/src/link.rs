@@ -56,6 +56,9 @@ enum Phase {
     Running,
 }
 
+/// How many logs a peer may claim to hold: sixteen for each life of each region.
+const CLAIMS_MAX: usize = 1 << 16;
+
 /// How far we hold a log.
 #[derive(Debug, Clone, Copy, Default)]
 struct Held {
@@ -93,6 +96,9 @@ pub struct Link {
     doubts: BTreeMap<LogId, Doubt>,
     /// Logs of which the two regions have different entries under the same numbers.
     diverged: BTreeSet<LogId>,
+    /// Logs of which the peer was told to go on after a gap, and where: what was in it is brought by the
+    /// audit, so until that finds both regions alike the peer's word for it means nothing.
+    skipped: BTreeMap<LogId, u64>,
     /// What the peer is to be told that we hold: of its logs, and of those of others.
     holds_due: [BTreeMap<LogId, u64>; 2],
     holds_sent: [Option<Duration>; 2],
@@ -121,6 +127,7 @@ impl Link {
             their_digests: BTreeMap::new(),
             doubts: BTreeMap::new(),
             diverged: BTreeSet::new(),
+            skipped: BTreeMap::new(),
             holds_due: [BTreeMap::new(), BTreeMap::new()],
             holds_sent: [None, None],
             reach: BTreeMap::new(),
@@ -314,6 +321,9 @@ impl Link {
         self.running_since = now;
         self.theirs.clear();
         self.their_digests.clear();
+        if let Err(reason) = self.admit_claims(&rows) {
+            return self.fail(Lane::Live, reason);
+        }
         for row in rows {
             self.their_claim(now, &row);
             if let Some(digest) = row.digest {
@@ -331,6 +341,13 @@ impl Link {
         if !planted(Bug::NeverAudits) {
             self.audit.up(now);
         }
+    }
+
+    /// Whether what the peer claims is of no more logs than there may be: each is remembered.
+    fn admit_claims(&self, rows: &[Row]) -> Result<(), CloseReason> {
+        let new = rows.iter().filter(|row| !self.theirs.contains_key(&row.log)).count();
+        let fits = self.theirs.len() + new <= CLAIMS_MAX;
+        if fits { Ok(()) } else { Err(CloseReason::TooManyLogs) }
     }
 
     /// The peer says that it holds so much of a log.
@@ -419,7 +436,12 @@ impl Link {
     fn settle(&mut self, now: Duration) {
         while let Some(effect) = self.audit.poll_effect() {
             match effect {
-                audit::Effect::Send(message) => self.send(self.much(), &Frame::Audit(message)),
+                audit::Effect::Send(message) => {
+                    if let audit::Message::RootSame { as_expected: false, .. } = message {
+                        self.skipped.clear();
+                    }
+                    self.send(self.much(), &Frame::Audit(message));
+                }
                 audit::Effect::Ask(ask) => self.ask(ask),
                 audit::Effect::Found(finding) => self.found(finding),
             }
@@ -440,6 +462,9 @@ impl Link {
 
     fn found(&mut self, finding: audit::Finding) {
         use audit::Finding;
+        if finding == Finding::Equal {
+            self.skipped.clear();
+        }
         // What is merely under way is no news.
         if !matches!(finding, Finding::Equal | Finding::Differs { .. }) {
             self.effects.push_back(Effect::Report(Report::Audit(finding)));

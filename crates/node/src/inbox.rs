@@ -111,16 +111,17 @@ fn place(event: &Event) -> Place {
 #[cfg(test)]
 mod tests {
     use mesh::{LogId, Origin};
+    use model::RegionName;
 
     use super::*;
     use crate::SessionId;
 
     fn region(message: ToShard) -> Event {
-        Event::Region { region: "b".parse().expect("a name"), message }
+        Event::Region { region: RegionName::new("b").expect("a name"), message }
     }
 
     fn read(lane: Lane, bytes_max: usize) -> Event {
-        let origin = Origin { region: "b".parse().expect("a name"), epoch: 1 };
+        let origin = Origin { region: RegionName::new("b").expect("a name"), epoch: 1 };
         let log = LogId { origin, stream: 0 };
         region(ToShard::Read { lane, log, from: 1, bytes_max, digest: None })
     }

@@ -63,9 +63,9 @@ impl Shard {
                 }
             }
             ToShard::Holds { log, sequence } => {
-                let end = mesh.logs.get(&log).map_or(0, |it| it.held.end.sequence);
+                // Nobody holds what we do not have: a claim to do so is worth nothing.
+                let Some(end) = mesh.logs.get(&log).map(|it| it.held.end.sequence) else { return };
                 let holds = mesh.region(name).holds.entry(log).or_default();
-                // Nobody holds what we do not have; a claim to do so is not worth more than that.
                 *holds = (*holds).max(sequence.min(end));
             }
             ToShard::Skip { log, to } => {

@@ -86,9 +86,18 @@ impl Rest {
     async fn replication(self: &Arc<Self>, id: &DocumentId) -> Result<Replication, Problem> {
         let known = self.known(id).await?;
         let asked = id.clone();
-        let item = self.read(move |rest| mesh_rows::item(&*rest.store, &asked)).await?;
+        let read = move |rest: &Self| {
+            Ok((mesh_rows::item(&*rest.store, &asked)?, mesh_rows::logs(&*rest.store)?))
+        };
+        let (item, logs) = self.read(read).await?;
         let item = item.filter(|item| item.epoch != 0);
         let stream = id.stream();
+        // Changes of the document may be in the logs of earlier lives, too: those count whole.
+        let earlier: Vec<(String, u64)> = (logs.into_iter())
+            .filter(|(log, _)| log.origin.region.as_str() == self.region && log.stream == stream)
+            .filter(|(log, _)| item.as_ref().is_some_and(|item| log.origin.epoch != item.epoch))
+            .map(|(log, held)| (log.to_string(), held.end.sequence))
+            .collect();
         let log = match (&item, RegionName::new(&self.region)) {
             (Some(item), Ok(region)) => {
                 Some(LogId { origin: Origin { region, epoch: item.epoch }, stream }.to_string())
@@ -99,7 +108,12 @@ impl Rest {
         let elsewhere = mesh.links.into_iter().map(|link| {
             let of_log = link.holds.iter().find(|hold| Some(&hold.log) == log.as_ref());
             let holds = of_log.map(|hold| hold.sequence);
-            let durable = item.as_ref().map(|item| holds.is_some_and(|it| it >= item.sequence));
+            let held = |log: &String| link.holds.iter().find(|hold| hold.log == *log);
+            let has_earlier =
+                earlier.iter().all(|(log, end)| held(log).is_some_and(|it| it.sequence >= *end));
+            let durable = item
+                .as_ref()
+                .map(|item| has_earlier && holds.is_some_and(|it| it >= item.sequence));
             Elsewhere { region: link.region, link: link.state, durable, holds }
         });
         Ok(Replication {

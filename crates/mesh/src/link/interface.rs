@@ -59,8 +59,13 @@ pub struct Limits {
     pub silent_after: Duration,
     /// So is one on which a ping was not answered for so long.
     pub stalled_after: Duration,
-    /// A process that was heard of within this time has its name for itself.
+    /// A process that was heard of within this time has its name for itself: as long as a socket that
+    /// says nothing is kept, so that one that is slow does not lose its name.
     pub taken_within: Duration,
+    /// The peer's vector has to be here so long after the socket.
+    pub vector_within: Duration,
+    /// Something of what is under way has to be taken in by the peer within this time.
+    pub credit_within: Duration,
     /// A region that we have not reached for so long is asked about at others.
     pub relay_after: Duration,
     /// What the peer claims to hold of our logs, and we have not published, is a lie after so long.
@@ -88,7 +93,9 @@ impl Default for Limits {
             ping_every: Duration::from_secs(3),
             silent_after: Duration::from_secs(9),
             stalled_after: Duration::from_secs(30),
-            taken_within: Duration::from_secs(3),
+            taken_within: Duration::from_secs(9),
+            vector_within: Duration::from_secs(30),
+            credit_within: Duration::from_secs(60),
             relay_after: Duration::from_secs(2),
             doubt: Duration::from_secs(1),
             bulk_within: Duration::from_secs(30),

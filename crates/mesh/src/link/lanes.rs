@@ -20,6 +20,15 @@ pub enum CloseReason {
     /// A ping was not answered, though other things were heard.
     #[error("a ping was not answered for too long")]
     Stalled,
+    /// The peer does not say what it holds.
+    #[error("it did not say in time what it holds")]
+    NoVector,
+    /// The peer does not take in what it is sent.
+    #[error("nothing of what was sent was taken in for too long")]
+    NoCredit,
+    /// The peer claims to hold more logs than anybody has.
+    #[error("it claims to hold too many logs")]
+    TooManyLogs,
     /// More waits to be sent than may.
     #[error("more waits to be sent than may")]
     Backlog,
@@ -90,6 +99,8 @@ impl CloseReason {
             self,
             Self::Silent
                 | Self::Stalled
+                | Self::NoVector
+                | Self::NoCredit
                 | Self::Backlog
                 | Self::Taken { .. }
                 | Self::Double
@@ -103,6 +114,9 @@ impl CloseReason {
         match self {
             Self::Silent => "silent",
             Self::Stalled => "stalled",
+            Self::NoVector => "no_vector",
+            Self::NoCredit => "no_credit",
+            Self::TooManyLogs => "too_many_logs",
             Self::Backlog => "backlog",
             Self::Taken { .. } => "taken",
             Self::Double => "double",
@@ -128,6 +142,9 @@ pub(super) struct Line {
     dialled: bool,
     /// It belongs to this life of the link: the live socket, or a bulk socket that was there with it.
     paired: bool,
+    since: Duration,
+    /// When the peer last took something in, and how much it had by then.
+    progress: (Duration, u64),
     heard: Duration,
     ping_due: Duration,
     /// The oldest ping that was not answered.
@@ -196,6 +213,8 @@ impl Link {
             agreed,
             dialled,
             paired: live_is_up,
+            since: now,
+            progress: (now, 0),
             heard: now,
             ping_due: now + self.config.limits.ping_every,
             ping: None,
@@ -303,14 +322,25 @@ impl Link {
 
     pub(super) fn heartbeat(&mut self, now: Duration) {
         let limits = self.config.limits.clone();
+        let waits_for_vector = self.phase == Phase::Told;
         for lane in [Lane::Live, Lane::Bulk] {
             let Some(line) = self.line(lane) else { continue };
+            if line.out.freed() != line.progress.1 || !line.out.is_under_way() {
+                line.progress = (now, line.out.freed());
+            }
             let silent = now.saturating_sub(line.heard);
             let asked = line.ping.map_or(Duration::ZERO, |(_, at)| now.saturating_sub(at));
             if silent >= limits.silent_after {
                 self.fail(lane, CloseReason::Silent);
             } else if asked >= limits.stalled_after {
                 self.fail(lane, CloseReason::Stalled);
+            } else if waits_for_vector
+                && lane == Lane::Live
+                && now >= line.since + limits.vector_within
+            {
+                self.fail(lane, CloseReason::NoVector);
+            } else if now >= line.progress.0 + limits.credit_within {
+                self.fail(lane, CloseReason::NoCredit);
             } else if line.ping_due <= now {
                 line.ping_due = now + limits.ping_every;
                 let id = now.as_micros() as u64;

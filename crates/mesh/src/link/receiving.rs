@@ -113,6 +113,7 @@ impl Link {
             }
             Frame::Anew { generation } => self.anew(now, lane, generation)?,
             Frame::Holds(rows) => {
+                self.admit_claims(&rows)?;
                 for row in &rows {
                     self.their_claim(now, row);
                 }

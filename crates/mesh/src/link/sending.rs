@@ -43,7 +43,7 @@ pub(super) const RESENDS_MAX: u8 = 16;
 pub const fn window(lane: Lane) -> u64 {
     match lane {
         Lane::Live => 1 << 20,
-        Lane::Bulk => 3 << 19,
+        Lane::Bulk => 2 << 20,
     }
 }
 
@@ -137,6 +137,16 @@ impl Outbound {
             !course.done && (course.fetched || course.until.is_some_and(|end| course.next <= end))
         };
         self.courses.values().any(busy)
+    }
+
+    /// How much the peer has taken in.
+    pub(super) fn freed(&self) -> u64 {
+        self.freed
+    }
+
+    /// Whether anything is with the peer that it has not taken in.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.in_flight() > 0
     }
 
     fn in_flight(&self) -> u64 {
@@ -379,6 +389,7 @@ impl Link {
         let skipped = Report::Skipped { log: log.clone(), to: to.sequence, inbound: false };
         self.effects.push_back(Effect::Report(skipped));
         self.send(lane, &Frame::Skip { log: log.clone(), to });
+        self.skipped.insert(log.clone(), to.sequence);
         self.audit.soon(now);
     }
 

@@ -70,7 +70,8 @@ pub struct Status {
     pub audits: u64,
     /// Those that ended with a difference.
     pub mismatches: u64,
-    /// How far the peer holds each log of our region, durably.
+    /// How far the peer holds each log of our region, durably. Without those that it only skipped to
+    /// where it says.
     pub holds: BTreeMap<LogId, u64>,
     /// How often we closed a socket, by [`CloseReason::label`].
     pub closes: BTreeMap<&'static str, u64>,
@@ -192,7 +193,10 @@ impl Link {
             repairs: audit.repaired,
             audits: audit.looks,
             mismatches: audit.different,
-            holds: account.lag.iter().map(|(log, lag)| (log.clone(), lag.held)).collect(),
+            holds: (account.lag.iter())
+                .filter(|(log, lag)| self.skipped.get(log).is_none_or(|to| lag.held > *to))
+                .map(|(log, lag)| (log.clone(), lag.held))
+                .collect(),
             closes: account.closes.clone(),
             last_error: account.last_error.clone(),
         }

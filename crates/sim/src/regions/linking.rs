@@ -255,7 +255,8 @@ impl World {
 /// What a link may have on its way to a socket: its own bound, and one frame more.
 const LANE_BYTES_MAX: usize = 4 << 20;
 /// What may wait for shards: the credit that a link gives, by lane.
-const CREDIT_MAX: [usize; 2] = [1 << 20, 3 << 19];
+const CREDIT_MAX: [usize; 2] =
+    [link::window(mesh::Lane::Live) as usize, link::window(mesh::Lane::Bulk) as usize];
 
 fn describe_to(message: &ToShard) -> String {
     match message {

@@ -41,6 +41,41 @@ fn a_claim_to_hold_what_we_never_wrote_closes_the_link() {
 }
 
 #[test]
+fn claims_of_logs_without_number_close_the_link() {
+    let reason = closed_after(|lone| {
+        for life in 0..10_000 {
+            let rows = (0..16).map(|stream| row(log("elsewhere", life, stream), 1)).collect();
+            lone.say(LIVE, &Frame::Holds(rows));
+            if !lone.region.closed.is_empty() {
+                return;
+            }
+        }
+    });
+    assert_eq!(reason, CloseReason::TooManyLogs);
+}
+
+#[test]
+fn a_peer_that_does_not_say_what_it_holds_is_not_waited_for_for_ever() {
+    let mut lone = Lone::silent();
+    for _ in 0..35 {
+        lone.wait(Duration::from_secs(1));
+        lone.answer_pings();
+    }
+    assert_eq!(lone.region.closed.first(), Some(&CloseReason::NoVector));
+}
+
+#[test]
+fn a_peer_that_takes_nothing_in_is_not_waited_for_for_ever() {
+    let logs = BTreeMap::from([(log("here", 1, 3), kept(3, 20))]);
+    let mut lone = Lone::new(logs, Vec::new());
+    for _ in 0..65 {
+        lone.wait(Duration::from_secs(1));
+        lone.answer_pings();
+    }
+    assert_eq!(lone.region.closed.first(), Some(&CloseReason::NoCredit));
+}
+
+#[test]
 fn a_false_vector_is_found_out_once_and_harmless_after_that() {
     let mut lone = Lone::new(BTreeMap::new(), vec![row(log("here", 1, 3), 11)]);
     lone.wait(Duration::from_secs(2));
@@ -214,11 +249,17 @@ fn a_second_process_with_a_name_that_is_in_use_is_turned_away() {
     }
     assert_eq!(lone.region.closed, vec![CloseReason::Taken { region: name("there") }; 2]);
     assert!(lone.region.link.is_up());
-    // The first one falls silent: then the name is free.
-    lone.wait(Duration::from_secs(4));
+    // The first one is slow, but its sockets are there.
+    lone.wait(Duration::from_secs(8));
     let agreed = lone.peer(55, Lane::Live);
     lone.tell(Event::Up { socket: SocketId(5), lane: Lane::Live, agreed, dialled: false });
-    assert_eq!(lone.region.closed[2..], [CloseReason::Replaced, CloseReason::Anew]);
+    assert_eq!(lone.region.closed[2..], [CloseReason::Taken { region: name("there") }]);
+    // They are silent for so long that they are closed: then the name is free.
+    lone.wait(Duration::from_secs(2));
+    assert!(lone.region.closed[3..].contains(&CloseReason::Silent));
+    assert!(!lone.region.link.has_socket(Lane::Live));
+    let agreed = lone.peer(55, Lane::Live);
+    lone.tell(Event::Up { socket: SocketId(6), lane: Lane::Live, agreed, dialled: false });
     assert!(lone.region.told.iter().any(|message| matches!(message, ToShard::Down)));
     assert!(lone.region.link.has_socket(Lane::Live));
 }

@@ -491,6 +491,30 @@ pub const BULK: SocketId = SocketId(2);
 impl Lone {
     /// Both sockets are open, vectors are told: the peer's says `rows`.
     pub fn new(logs: BTreeMap<LogId, Kept>, rows: Vec<crate::frame::Row>) -> Self {
+        let mut lone = Self::with(logs);
+        lone.say(LIVE, &Frame::Vector(rows));
+        lone
+    }
+
+    /// Both sockets are open, and the peer has said nothing.
+    pub fn silent() -> Self {
+        Self::with(BTreeMap::new())
+    }
+
+    /// The peer answers every ping that it has not answered.
+    pub fn answer_pings(&mut self) {
+        let pings: Vec<_> = (std::mem::take(&mut self.sent).into_iter())
+            .filter_map(|(socket, frame)| match frame {
+                Frame::Ping { id } => Some((socket, id)),
+                _ => None,
+            })
+            .collect();
+        for (socket, id) in pings {
+            self.say(socket, &Frame::Pong { id });
+        }
+    }
+
+    fn with(logs: BTreeMap<LogId, Kept>) -> Self {
         let mut lone = Self {
             now: Duration::from_secs(1000),
             region: Region::new("here", "there", 1, logs),
@@ -499,7 +523,6 @@ impl Lone {
         for (socket, lane) in [(LIVE, Lane::Live), (BULK, Lane::Bulk)] {
             lone.tell(Event::Up { socket, lane, agreed: lone.peer(2, lane), dialled: true });
         }
-        lone.say(LIVE, &Frame::Vector(rows));
         lone
     }
 
