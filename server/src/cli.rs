@@ -1,5 +1,6 @@
 //! The command line. Its words are a contract: scripts depend on them.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -110,7 +111,10 @@ fn load(flags: &Flags) -> Result<Config, Failure> {
 fn start_log(config: &Config) -> Arc<Lines> {
     let kept = Arc::new(Lines::default());
     let filter = EnvFilter::new(&config.log.filter);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // Colours are for people: a file or a journal gets plain lines.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_writer(std::io::stderr);
     let lines = match config.log.format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),

@@ -17,6 +17,7 @@ use node::Identity;
 use store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backup::Backups;
@@ -132,6 +133,7 @@ async fn region(config: &Config, lines: Arc<Lines>) -> Result<(), Failure> {
             join_within: Duration::from_secs(config.join_seconds),
             ping_every: Duration::from_secs(config.ping_seconds),
             write_within: Duration::from_secs(config.write_seconds),
+            stopping: CancellationToken::new(),
         }),
         region: config.region.clone(),
         frame_bytes_max: config.frame_bytes_max,
@@ -262,6 +264,7 @@ async fn drain(config: &Config, site: &Site) {
     for session in machine.open_sessions() {
         machine.close(session, 1012, "the server restarts");
     }
+    site.around.stopping.cancel();
     site.connections.close();
     let _ = tokio::time::timeout(FINISH_WITHIN, site.connections.wait()).await;
 }

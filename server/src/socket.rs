@@ -10,6 +10,7 @@ use model::{DocumentId, PeerId};
 use node::{DocumentMessage, SessionId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_util::sync::CancellationToken;
 use wire::Message as Said;
 
 use crate::machine::{Admission, FRAMES_MAX, Machine, Outgoing, PresenceOrder};
@@ -38,20 +39,24 @@ pub struct Surroundings {
     pub ping_every: Duration,
     /// How long a write may take.
     pub write_within: Duration,
+    /// Ends connections that have not joined: the server stops.
+    pub stopping: CancellationToken,
 }
 
 /// Serves a connection until it ends.
 pub async fn serve(socket: WebSocket, around: Arc<Surroundings>, _place: Admission) {
     let (mut sink, mut stream) = socket.split();
     let (frames, mut outbox) = mpsc::channel(FRAMES_MAX);
-    let first = match timeout(around.join_within, first_message(&mut stream)).await {
-        Ok(Ok(first)) => first,
-        Ok(Err(ended)) => return ended.say(&mut sink, &mut stream, &around, None).await,
-        Err(_) => {
-            return Ended::peer(1008, "no join message in time")
-                .say(&mut sink, &mut stream, &around, None)
-                .await;
+    let joins = timeout(around.join_within, first_message(&mut stream));
+    let first = tokio::select! {
+        first = joins => first.unwrap_or_else(|_| Err(Ended::peer(1008, "no join message in time"))),
+        () = around.stopping.cancelled() => {
+            Err(Ended::Ours { code: 1012, reason: "the server restarts".to_owned() })
         }
+    };
+    let first = match first {
+        Ok(first) => first,
+        Err(ended) => return ended.say(&mut sink, &mut stream, &around, None).await,
     };
     let joined = match wire::decode(&first) {
         Ok(message) => match around.machine.join(&message, frames).await {
@@ -159,7 +164,7 @@ async fn first_message(stream: &mut SplitStream<WebSocket>) -> Result<axum::body
             Some(Ok(Message::Text(_))) => return Err(text_frame()),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
             Some(Ok(Message::Close(_))) | None => return Err(Ended::Gone),
-            Some(Err(error)) => return Err(broken(&error, None)),
+            Some(Err(error)) => return Err(broken(&error, None, None)),
         }
     }
 }
@@ -179,7 +184,7 @@ async fn read(
             Ok(None | Some(Ok(Message::Close(_)))) => return Ended::Gone,
             Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
             Ok(Some(Ok(Message::Text(_)))) => return text_frame(),
-            Ok(Some(Err(error))) => return broken(&error, document.as_ref()),
+            Ok(Some(Err(error))) => return broken(&error, Some(peer), document.as_ref()),
             Ok(Some(Ok(Message::Binary(frame)))) => frame,
         };
         around.metrics.frame_in(frame.len());
@@ -322,11 +327,19 @@ fn text_frame() -> Ended {
 }
 
 /// A frame that is too large, or bytes that are no WebSocket frames.
-fn broken(error: &axum::Error, document: Option<&DocumentId>) -> Ended {
+///
+/// What a message is about stands in the message, and one that is too large is not read. The log names
+/// who sent it and the document that this connection spoke of last, which is mostly the same.
+fn broken(error: &axum::Error, peer: Option<&PeerId>, last: Option<&DocumentId>) -> Ended {
     let text = error.to_string();
     if text.contains("too long") || text.contains("too big") {
-        let document = document.map(DocumentId::to_string).unwrap_or_default();
-        tracing::warn!(document, error = text, "message over the limit (frame_bytes_max)");
+        let (peer, last_document) = (peer.map(PeerId::as_str), last.map(DocumentId::to_string));
+        tracing::warn!(
+            peer,
+            last_document,
+            error = text,
+            "message over the limit (frame_bytes_max)"
+        );
         return Ended::Ours { code: TOO_LARGE, reason: "message too large".to_owned() };
     }
     Ended::Gone

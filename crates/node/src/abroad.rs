@@ -229,7 +229,7 @@ impl Document {
         peer.began = true;
         let greeting = peer.standing.greet(&self.history);
         peer.leaves_at = Some(now.running + ctx.limits.repair_within);
-        self.peers.insert(session, peer);
+        self.peers.insert(session, Box::new(peer));
         self.send_dead(ctx, session);
         let payload = greeting.reply.encode([].into_iter());
         self.send_abroad(ctx, session, GREETING, &payload);
@@ -252,7 +252,7 @@ impl Document {
                 if new {
                     self.peers.remove(&session);
                 }
-                let peer = self.peers.entry(session).or_insert_with(Peer::of_region);
+                let peer = self.peers.entry(session).or_insert_with(|| Box::new(Peer::of_region()));
                 peer.leaves_at = Some(now.running + ctx.limits.repair_within);
                 // The last words of a repair that is over here: they are answered only if they say
                 // something else than what we hold.
@@ -299,8 +299,8 @@ impl Document {
 
     /// The other region, which began it, sees nothing left to repair.
     pub(crate) fn repaired(&mut self, session: SessionId) {
-        let level = |peer: &Peer| peer.standing.is_level(&self.history);
-        if self.peers.get(&session).is_some_and(level) {
+        let peer = self.peers.get(&session);
+        if peer.is_some_and(|peer| peer.standing.is_level(&self.history)) {
             self.peers.remove(&session);
         }
     }

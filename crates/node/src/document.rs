@@ -34,7 +34,8 @@ pub(crate) struct Document {
     /// The log. At rest it is only in the store, see [`Document::wake`].
     pub(crate) history: History,
     pub(crate) awake: bool,
-    pub(crate) peers: BTreeMap<SessionId, Peer>,
+    /// Boxed, because a node of the tree has room for eleven, and most documents have one.
+    pub(crate) peers: BTreeMap<SessionId, Box<Peer>>,
     /// Changes below this are on their way to the store, or there.
     pub(crate) submitted: Position,
     /// A whole upload is on its way to the store as a snapshot: what the meta row will say.

@@ -1,5 +1,6 @@
 //! A stock client: the crate's document and sync state, as automerge-repo uses them.
 
+use automerge::marks::{ExpandMark, Mark};
 use automerge::sync::{Message, State, SyncDoc};
 use automerge::transaction::Transactable;
 use automerge::{ActorId, Automerge, ObjType, ROOT, ReadDoc, ScalarValue};
@@ -45,8 +46,10 @@ impl Client {
 
     pub fn edit(&mut self, random: &mut SmallRng) {
         let mut tx = self.doc.transaction();
-        for _ in 0..random.random_range(1..=3) {
-            match random.random_range(0..6) {
+        // Now and then somebody pastes, or comes back after hours.
+        let many = if random.random_range(0..40) == 0 { 150 } else { 3 };
+        for _ in 0..random.random_range(1..=many) {
+            match random.random_range(0..9) {
                 0 => {
                     let key = format!("k{}", random.random_range(0..4));
                     tx.put(ROOT, key, random.random_range(0..100_i64)).unwrap();
@@ -57,6 +60,34 @@ impl Client {
                         tx.increment(ROOT, "count", 1).unwrap();
                     } else {
                         tx.put(ROOT, "count", ScalarValue::counter(0)).unwrap();
+                    }
+                }
+                2 => {
+                    let board = match tx.get(ROOT, "board").unwrap() {
+                        Some((_, id)) => id,
+                        None => tx.put_object(ROOT, "board", ObjType::List).unwrap(),
+                    };
+                    let length = tx.length(&board);
+                    let at = random.random_range(0..=length);
+                    if length > at && random.random_range(0..3) == 0 {
+                        tx.delete(&board, at).unwrap();
+                    } else {
+                        let card = tx.insert_object(&board, at, ObjType::Map).unwrap();
+                        tx.put(&card, "title", "card").unwrap();
+                    }
+                }
+                3 => {
+                    let Some((_, text)) = tx.get(ROOT, "text").unwrap() else { continue };
+                    let length = tx.length(&text);
+                    if length > 1 {
+                        let start = random.random_range(0..length - 1);
+                        let end = random.random_range(start + 1..=length);
+                        let value = match random.random_range(0..3) {
+                            0 => ScalarValue::Null,
+                            _ => true.into(),
+                        };
+                        let mark = Mark::new("bold".to_owned(), value, start, end);
+                        tx.mark(&text, mark, ExpandMark::Both).unwrap();
                     }
                 }
                 _ => {
