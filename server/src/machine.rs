@@ -513,7 +513,9 @@ impl ShardTask {
         let mut stopping = *stop.borrow();
         while !(stopping && inbox.is_empty() && waiting.is_empty() && self.shard.is_settled()) {
             let timeout = self.shard.poll_timeout().map(|at| self.started + at);
-            let has_room = self.batches_under_way < BATCHES_UNDER_WAY_MAX;
+            // Credit bounds the bytes of bulk lanes, and this the number of tiny events.
+            let has_room = self.batches_under_way < BATCHES_UNDER_WAY_MAX
+                && waiting.bulk_events() < EVENTS_MAX;
             tokio::select! {
                 biased;
                 Some(event) = answered.recv() => self.handle(event),

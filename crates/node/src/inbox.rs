@@ -73,6 +73,12 @@ impl Inbox {
         !self.bulk.is_empty()
     }
 
+    /// How many events of bulk lanes wait.
+    #[must_use]
+    pub fn bulk_events(&self) -> usize {
+        self.bulk.len()
+    }
+
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
