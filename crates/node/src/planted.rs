@@ -19,11 +19,15 @@ pub enum Bug {
     TrimsEarly,
     /// What is dead is not spoken of in repair.
     ForgetsDead,
+    /// Logs of processes that are no more are forgotten before every region holds them.
+    ForgetsEarly,
+    /// They are never forgotten.
+    NeverForgets,
 }
 
 impl Bug {
     /// Every one of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::PublishesEarly,
         Self::MarkFirst,
         Self::MarkGoesBack,
@@ -32,6 +36,8 @@ impl Bug {
         Self::NumbersAgain,
         Self::TrimsEarly,
         Self::ForgetsDead,
+        Self::ForgetsEarly,
+        Self::NeverForgets,
     ];
 }
 

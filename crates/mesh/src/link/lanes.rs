@@ -207,6 +207,7 @@ impl Link {
                 self.fail(lane, CloseReason::Replaced);
             }
         }
+        let storage = agreed.storage.clone();
         let live_is_up = lane == Lane::Live || self.lines[0].is_some();
         let line = Line {
             socket,
@@ -230,6 +231,10 @@ impl Link {
                 }
                 self.phase = Phase::Asking;
                 self.their_vector = None;
+                if self.storage.as_ref().is_some_and(|before| *before != storage) {
+                    self.goes_back();
+                }
+                self.storage = Some(storage);
                 self.unanswered.iter_mut().for_each(|unanswered| *unanswered += 1);
                 self.tell_all(ToShard::Up);
             }
@@ -267,6 +272,8 @@ impl Link {
             self.doubts.clear();
             self.relay_due = None;
             self.holds_due.iter_mut().for_each(|due| due.clear());
+            self.forgotten_due.clear();
+            self.forgotten_at = None;
             self.audit.down();
             self.tell_all(ToShard::Down);
         }

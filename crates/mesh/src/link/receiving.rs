@@ -112,8 +112,16 @@ impl Link {
                 self.resend(lane, generation, received, &logs)?;
             }
             Frame::Anew { generation } => self.anew(now, lane, generation)?,
+            Frame::Forgotten(rows) => {
+                self.their_forgotten(now, rows)?;
+                self.fetch(now);
+            }
             Frame::Holds(rows) => {
                 self.admit_claims(&rows)?;
+                let answer = self.forgotten_of(now, &rows);
+                if !answer.is_empty() {
+                    self.send(Lane::Live, &Frame::Forgotten(answer));
+                }
                 for row in &rows {
                     self.their_claim(now, row);
                 }
@@ -252,7 +260,7 @@ impl Link {
         count: u64,
     ) -> Result<(), CloseReason> {
         let peers = log.origin.region == self.config.peer;
-        let ours = self.ours.get(log).map_or(0, |held| held.sequence);
+        let ours = self.position(log).sequence;
         let told = self.told.get(log).copied().unwrap_or(0);
         let Some(line) = self.line(lane) else { return Ok(()) };
         if !peers && !line.inn.fetches.contains(log) {
@@ -339,15 +347,23 @@ impl Link {
     /// A log is held durably up to here.
     pub(super) fn held(&mut self, log: LogId, mark: Mark) {
         let held = Held { sequence: mark.sequence, digest: Some(mark.digest) };
+        self.forgotten.remove(&log);
         let known = self.ours.entry(log.clone()).or_default();
+        let before = known.sequence;
         if held.sequence >= known.sequence {
             *known = held;
+        }
+        // The peer has said so before we held as much, when the shard could make nothing of it.
+        if let Some(claimed) = self.theirs.get(&log).copied().filter(|claimed| *claimed > before) {
+            self.tell_shard(log.stream, ToShard::Holds { log: log.clone(), sequence: claimed });
         }
         let others = log.origin.region != self.config.peer;
         // The peer has our own entries from ourselves.
         let own = log.origin.region == self.config.me && log.origin.epoch == self.config.epoch;
         // What another region has given back to us of a life that we had lost, this peer may lack.
-        if self.phase == Phase::Running && !own && log.origin.region == self.config.me {
+        let given_back =
+            self.phase == Phase::Running && !own && log.origin.region == self.config.me;
+        if given_back && self.is_known(&log) {
             self.open_course(&log);
             self.open_bulk_courses();
         }
