@@ -8,6 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, Change, ExpandedChange, ObjType, ROOT, ScalarValue, legacy};
 use tributary_history::check::{Fault, Misfit, Verdict};
+use tributary_history::directory::Directory;
+use tributary_history::{Chunk, Door, History, Limits, Offer, Refusal, read_chunks};
 
 use crate::craft::{A, B, C, D, Head, Raw, With, act, begin, change, end, letter, object, op, put};
 use crate::crdt::{OWN_PANIC, silence_panics, survives, text_of};
@@ -156,6 +158,38 @@ impl Base {
         }
     }
 
+    /// What the log of the server does with it: its own rules for the graph, and the same check.
+    fn log_agrees(&self, bytes: &[u8], judged: Ours) -> bool {
+        let mut log = History::default();
+        log.install_directory(Directory::default());
+        let mut said = None;
+        for bytes in [self.a.raw_bytes(), self.b.raw_bytes(), self.c.raw_bytes(), bytes] {
+            let Ok(chunks) = read_chunks(bytes, &Limits::default()) else {
+                return judged == Ours::Unread;
+            };
+            for chunk in chunks {
+                let Chunk::Change(change) = chunk else { return judged == Ours::Unread };
+                log.offer(change, Door::Client, &mut |_, offer| said = Some(offer));
+            }
+        }
+        match said {
+            Some(Offer::Appended(3)) => judged == Ours::Fits,
+            Some(Offer::NeedsCrdt(_)) => judged == Ours::Slow,
+            Some(Offer::Refused(Refusal::Misfit { misfit, .. })) => match misfit {
+                Misfit::Operation { fault, .. } => judged == Ours::Fault(fault),
+                _ => matches!(judged, Ours::Misfit(_)),
+            },
+            // Numbers far past everything known are refused before the check sees them.
+            Some(Offer::Refused(Refusal::OperationNumbers { .. })) => {
+                matches!(judged, Ours::Graph(_) | Ours::Misfit("counter too large"))
+            }
+            Some(Offer::Refused(Refusal::Forked { .. } | Refusal::SequenceGap { .. })) => {
+                matches!(judged, Ours::Graph(_))
+            }
+            _ => false,
+        }
+    }
+
     /// One row of the table.
     fn row(&self, what: &str, bytes: &[u8], ours: Ours, theirs: Theirs) {
         let mut error = String::new();
@@ -177,6 +211,9 @@ impl Base {
         if (judged, seen) != (ours, theirs) {
             let row = format!("{what}: {judged:?}, {seen:?}, not {ours:?}, {theirs:?}: {error}");
             self.wrong.borrow_mut().push(row);
+        }
+        if !self.log_agrees(bytes, judged) {
+            self.wrong.borrow_mut().push(format!("{what}: the log does not say {judged:?}"));
         }
         assert!(ours != Ours::Fits || theirs == Theirs::Well, "let in what breaks: {what}");
     }
@@ -249,6 +286,14 @@ fn an_object_must_be_one_made_before_by_an_ancestor() {
     let apart = change(D, 1, 30, &[&base.c], vec![act(root(), "key", put()).pred([op(18, B)])]);
     let fault = Ours::Fault(Fault::PredecessorNotAncestor);
     base.row("a predecessor apart", Change::from(apart).raw_bytes(), fault, Breaks);
+    for operation in [act(object(17, B), "x", put()), act(root(), "key", put()).pred([op(18, B)])] {
+        // Whoever has B's change already notices nothing, which is why it has to be refused.
+        let apart = Change::from(change(D, 1, 30, &[&base.c], vec![operation]));
+        let there = [&base.a, &base.b, &base.c, &apart].map(Change::clone);
+        assert_eq!(survives(&there, 1, 1), Ok(()));
+        let absent = [&base.a, &base.c, &apart, &base.b].map(Change::clone);
+        assert!(survives(&absent, 1, 2).is_err());
+    }
     base.one("in a table", act(object(13, A), "x", put()), Fault::InTable, Breaks);
     base.fine("an empty table", act(root(), "another table", make(ObjType::Table)));
 }
@@ -265,11 +310,18 @@ fn an_element_must_be_an_insert_of_the_same_object() {
     base.one("after a missing element", after(op(22, A)), Fault::ElementNotAncestor, Breaks);
     base.one("after another object's", after(op(6, A)), Fault::ElementUnknown, Breaks);
     base.one("after a deletion", after(op(12, A)), Fault::ElementUnknown, Breaks);
+    let updated = vec![act(list(), op(4, A), put()).pred([op(4, A)]), after(op(30, D))];
+    base.crafted("after an update", updated, Ours::Fault(Fault::ElementUnknown), Breaks);
     base.one("after itself", after(op(30, D)), Fault::RefersForward, Breaks);
     base.one("after a later one", after(op(31, D)), Fault::RefersForward, Breaks);
     let update = |element| act(list(), element, put());
     base.one("update of a missing element", update(op(22, A)), Fault::ElementNotAncestor, Breaks);
     base.one("update of another object's", update(op(6, A)), Fault::ElementUnknown, Breaks);
+    let deletion = |element: legacy::OpId| act(list(), element.clone(), delete()).pred([element]);
+    base.one("delete a missing element", deletion(op(22, A)), Fault::ElementNotAncestor, Breaks);
+    base.one("delete another object's", deletion(op(6, A)), Fault::ElementUnknown, Breaks);
+    let at_head = act(list(), Head, delete()).pred([op(4, A)]);
+    base.one("delete the head", at_head, Fault::UpdatesHead, Breaks);
     base.one("update at the head", act(list(), Head, put()), Fault::UpdatesHead, Breaks);
     base.one("a key in a list", act(list(), "x", put()), Fault::KeyInSequence, Breaks);
     let keyed_by_update = vec![
@@ -301,6 +353,10 @@ fn predecessors_must_have_set_the_same_place() {
     base.fine("one that was replaced", key(&[op(9, A)]));
     let twice = vec![key(&[op(17, C)]), key(&[op(17, C)])];
     base.crafted("two puts on one key", twice, Ours::Fits, Well);
+    let twice = || act(list(), op(4, A), put()).pred([op(4, A)]);
+    base.crafted("two puts on one element", vec![twice(), twice()], Ours::Fits, Well);
+    let blind = vec![act(list(), op(4, A), put()), act(list(), op(4, A), put())];
+    base.crafted("two that replace nothing", blind, Ours::Fits, Well);
     let fault = Fault::DeletesNothing;
     base.one("delete nothing in a map", act(root(), "key", delete()), fault, Breaks);
     base.one("delete nothing in a list", act(list(), op(4, A), delete()), fault, Breaks);
@@ -327,6 +383,10 @@ fn predecessors_must_have_set_the_same_place() {
         Fault::PredecessorUnknown,
         Breaks,
     );
+    let deleted = act(root(), "key", delete()).pred([op(17, C), op(18, B)]);
+    let deleted = vec![deleted, key(&[op(30, D)])];
+    let fault = Ours::Fault(Fault::PredecessorUnknown);
+    base.crafted("a deletion in a map", deleted, fault, Breaks);
     base.one(
         "an increment",
         act(root(), "count", put()).pred([op(20, B)]),
@@ -364,6 +424,8 @@ fn predecessors_must_have_set_the_same_place() {
     );
     let both = act(list(), op(4, A), delete()).insert().pred([op(4, A)]);
     base.one("a deletion that inserts", both, Fault::InsertsNothing, Breaks);
+    let nothing = act(list(), op(4, A), delete()).insert();
+    base.one("an inserted deletion of nothing", nothing, Fault::InsertsNothing, Breaks);
     base.one("twice the same", key(&[op(17, C), op(17, C)]), Fault::PredecessorsUnordered, Well);
     let unsorted = base.raw().others(&[B, C]).column(21, b"\x7f\x03key");
     let unsorted =
@@ -394,6 +456,7 @@ fn counters_and_values_may_be_what_they_like() {
     }
     let long = ScalarValue::Str("longer than one".into());
     base.fine("long in a text", act(text(), op(6, A), legacy::OpType::Put(long)).insert());
+    base.fine("update of a letter", act(text(), op(6, A), letter()).pred([op(6, A)]));
     let counter = legacy::OpType::Put(ScalarValue::counter(2));
     let counter = act(text(), op(6, A), counter).insert();
     let add = |element: legacy::OpId| act(text(), element, increment(1));
@@ -477,6 +540,15 @@ fn operation_numbers_stay_in_their_range() {
     base.row("a gap", &at(1000, one()), Ours::Fits, Well);
     let gone = vec![act(root(), "key", delete()).pred([op(17, C)])];
     base.row("a gap before a deletion", &at(1000, gone), Ours::Fits, Well);
+    // 16 is A's own last one, 10 in the middle of them.
+    for start in [10, 16] {
+        let own = Change::from(change(A, 2, start, &[&base.a], one())).raw_bytes().to_vec();
+        base.row("over its actor's own", &own, early, Breaks);
+        let own = Change::from(change(A, 2, start, &[&base.c], one())).raw_bytes().to_vec();
+        base.row("over its actor's own, indirectly", &own, early, Breaks);
+    }
+    let own = Change::from(change(A, 2, 17, &[&base.a], one())).raw_bytes().to_vec();
+    base.row("right behind its actor's own", &own, Ours::Fits, Well);
     // A few missing numbers break it, many do not; in browsers any do.
     let gap = Ours::Graph("it is empty and leaves a gap");
     base.row("a gap in an empty change", &at(22, vec![]), gap, Breaks);
@@ -502,6 +574,8 @@ fn sequence_numbers_follow_each_other_along_the_graph() {
     let gap = Ours::Graph("its predecessor is no ancestor");
     base.row("0", &by(D, 0, &[&base.b]), gap, Breaks);
     base.row("a taken one", &by(B, 1, &[&base.c]), Ours::Graph("its slot is taken"), Breaks);
+    base.row("a taken one by a child", &by(B, 1, &[&base.b]), gap, Breaks);
+    base.row("a taken one by a later child", &by(A, 1, &[&base.b, &base.c]), gap, Breaks);
     base.row("a gap", &by(B, 3, &[&base.b]), gap, Breaks);
     base.row("2 first", &by(D, 2, &[&base.b]), gap, Breaks);
     base.row("past 32 bits", &by(D, 1 << 33, &[&base.b]), gap, Breaks);
