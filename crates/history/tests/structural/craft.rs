@@ -1,7 +1,6 @@
 //! Changes made by hand: what no client makes, in the words of the format.
 
 use automerge::{Change, ExpandedChange, ScalarValue, legacy};
-use sha2::{Digest, Sha256};
 
 /// Actors of the base document, in the order of their bytes.
 pub const A: &[u8] = &[1];
@@ -102,73 +101,4 @@ pub fn change(
         extra_bytes: Vec::new(),
         author: None,
     }
-}
-
-/// A change whose every column is written by hand.
-#[derive(Clone)]
-pub struct Raw {
-    pub deps: Vec<[u8; 32]>,
-    pub actor: Vec<u8>,
-    pub seq: u64,
-    pub start: u64,
-    pub others: Vec<Vec<u8>>,
-    /// Number and bytes, as listed.
-    pub columns: Vec<(u64, Vec<u8>)>,
-    pub extra: Vec<u8>,
-}
-
-impl Raw {
-    /// With a column replaced, or added at its place.
-    pub fn column(mut self, number: u64, bytes: &[u8]) -> Self {
-        self.columns.retain(|(other, _)| *other != number);
-        self.columns.push((number, bytes.to_vec()));
-        self.columns.sort();
-        self
-    }
-
-    pub fn others(mut self, others: &[&[u8]]) -> Self {
-        self.others = others.iter().map(|other| other.to_vec()).collect();
-        self
-    }
-
-    pub fn bytes(&self) -> Vec<u8> {
-        let mut body = Vec::new();
-        number(&mut body, self.deps.len() as u64);
-        self.deps.iter().for_each(|dep| body.extend(dep));
-        prefixed(&mut body, &self.actor);
-        number(&mut body, self.seq);
-        number(&mut body, self.start);
-        body.extend([0, 0]);
-        number(&mut body, self.others.len() as u64);
-        self.others.iter().for_each(|other| prefixed(&mut body, other));
-        number(&mut body, self.columns.len() as u64);
-        for (column, bytes) in &self.columns {
-            number(&mut body, *column);
-            number(&mut body, bytes.len() as u64);
-        }
-        self.columns.iter().for_each(|(_, bytes)| body.extend(bytes));
-        body.extend(&self.extra);
-        chunk(&body)
-    }
-}
-
-/// A change chunk around a body.
-fn chunk(body: &[u8]) -> Vec<u8> {
-    let mut head = vec![1];
-    number(&mut head, body.len() as u64);
-    let hash = Sha256::new().chain_update(&head).chain_update(body).finalize();
-    [&[0x85, 0x6f, 0x4a, 0x83], &hash[..4], &head, body].concat()
-}
-
-fn prefixed(bytes: &mut Vec<u8>, text: &[u8]) {
-    number(bytes, text.len() as u64);
-    bytes.extend(text);
-}
-
-fn number(bytes: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
 }

@@ -5,5 +5,7 @@ mod craft;
 mod crdt;
 mod graph;
 mod honest;
+mod older;
 mod properties;
+mod raw;
 mod table;

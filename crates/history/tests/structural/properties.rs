@@ -54,6 +54,30 @@ fn automerge_itself_survives_what_honest_clients_do() {
 }
 
 #[test]
+fn a_merge_of_very_many_branches_is_accepted_and_lives_on_in_any_causal_order() {
+    for seed in seeds(4) {
+        let mut random = SmallRng::seed_from_u64(seed);
+        // Forty people who hardly hear of each other, and then of everything at once.
+        let habits = Habits { clients: 40, steps: 120, marks: seed % 2 == 0 };
+        let changes = history(seed, habits);
+        let widest = changes.iter().map(|change| change.deps().len()).max();
+        assert!(widest > Some(15), "seed {seed}: {widest:?}");
+        for _ in 0..3 {
+            let mut document = Document::default();
+            for change in shuffled(&changes, &mut random) {
+                let verdict = document.offer(change.raw_bytes(), false);
+                assert_eq!(verdict, Ok(Verdict::Fits), "seed {seed}:\n{}", in_short(&change));
+            }
+        }
+        let survived = survives(&changes, seed, 3);
+        assert!(
+            survived.as_ref().err().is_none_or(|why| why.contains(OWN_PANIC)),
+            "seed {seed}: {survived:?}"
+        );
+    }
+}
+
+#[test]
 fn whatever_is_accepted_applies_saves_loads_and_reads_in_any_causal_order() {
     let (mut accepted, mut refused, mut needs_crdt) = (0, BTreeMap::<String, usize>::new(), 0);
     for seed in seeds(25) {
