@@ -13,6 +13,7 @@ mod frontier;
 pub mod graph;
 pub mod index;
 mod log;
+pub mod planted;
 pub mod varint;
 
 pub use chunk::{

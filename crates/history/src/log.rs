@@ -10,6 +10,7 @@ use crate::directory::Directory;
 use crate::frontier::{Ancestors, Frontiers};
 use crate::graph::{Graph, Node, Position};
 use crate::index::{self, IndexError};
+use crate::planted::{Bug, planted};
 
 /// How many changes may wait for a dependency, per document.
 pub const PENDING_CHANGES_MAX: usize = 10_000;
@@ -324,7 +325,9 @@ impl History {
         while let Some(hash) = stack.pop() {
             if let Some(position) = self.graph.position(&hash) {
                 resolved.known.push(position);
-            } else if let Some(refused) = self.refused.by_hash.get(&hash) {
+            } else if let Some(refused) = self.refused.by_hash.get(&hash)
+                && !planted(Bug::ForgetsRefused)
+            {
                 if seen.insert(hash) {
                     resolved.forked |= matches!(refused.why, Refusal::Forked { .. });
                     stack.extend(&refused.deps);
@@ -346,8 +349,8 @@ impl History {
         let mut seen = BTreeSet::new();
         let mut stack = unknown.to_vec();
         while let Some(hash) = stack.pop() {
-            let known =
-                self.graph.position(&hash).is_some() || self.refused.by_hash.contains_key(&hash);
+            let refused = self.refused.by_hash.contains_key(&hash) && !planted(Bug::ForgetsRefused);
+            let known = self.graph.position(&hash).is_some() || refused;
             if known || !seen.insert(hash) {
                 continue;
             }
@@ -475,7 +478,9 @@ impl History {
             if let Some(position) = self.graph.position(dep) {
                 deps.push(position);
             } else if self.dead.hashes.contains(dep)
-                || (door != Door::Region && self.refused.by_hash.contains_key(dep))
+                || (door != Door::Region
+                    && self.refused.by_hash.contains_key(dep)
+                    && !planted(Bug::AwaitsRefused))
             {
                 return self.refused.remember(change, Refusal::Descendant { hash, on: *dep });
             } else {

@@ -9,6 +9,7 @@ use history::varint::{Malformed, Reader, put};
 use model::{ChangeHash, Heads};
 
 use crate::bloom::{Bloom, BloomError};
+use crate::planted::{Bug, planted};
 
 /// The most hashes in one list of a message.
 pub const HASHES_MAX: usize = 100_000;
@@ -174,7 +175,12 @@ impl Reply {
         let hashes = self.heads.len() + self.need.len() + 2;
         let mut out = Vec::with_capacity(room + hashes * 32 + 32);
         out.push(version);
-        put_hashes(&mut out, self.heads.as_slice());
+        if planted(Bug::HeadsUnsorted) {
+            let reversed: Vec<ChangeHash> = self.heads.as_slice().iter().rev().copied().collect();
+            put_hashes(&mut out, &reversed);
+        } else {
+            put_hashes(&mut out, self.heads.as_slice());
+        }
         put_hashes(&mut out, &self.need);
         put(&mut out, u64::from(self.have.is_some()));
         if let Some(have) = &self.have {

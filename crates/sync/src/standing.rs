@@ -162,11 +162,13 @@ impl Standing {
                 self.theirs.insert(*position);
             }
         }
-        self.reply_owed |= first || reopen || reset;
-        self.acknowledgement_owed |= !message.items.is_empty();
+        self.reply_owed |= first && !planted(Bug::NoFirstReply) || reopen || reset;
+        self.acknowledgement_owed |= !message.items.is_empty() && !planted(Bug::AcknowledgesAtOnce);
         self.shown = message.items.is_empty();
-        self.hold_until = (handed.iter().chain(&resolved.known).max())
-            .map_or(self.hold_until, |last| self.hold_until.max(last + 1));
+        if !planted(Bug::AnswersEarly) {
+            self.hold_until = (handed.iter().chain(&resolved.known).max())
+                .map_or(self.hold_until, |last| self.hold_until.max(last + 1));
+        }
         self.their_known = resolved.known;
         self.their_unknown = resolved.unknown;
         // A peer that names what we do not have, and did not send it, has to be asked for it.
@@ -253,7 +255,8 @@ impl Standing {
         {
             return Urgency::News;
         }
-        if self.acknowledgement_owed { Urgency::Acknowledge } else { Urgency::Nothing }
+        let acknowledges = self.acknowledgement_owed && !planted(Bug::NeverAcknowledges);
+        if acknowledges { Urgency::Acknowledge } else { Urgency::Nothing }
     }
 
     /// The next message, if there is anything to say (rule R2), and assumes that it is sent.
@@ -269,7 +272,15 @@ impl Standing {
         } else {
             Changes::None
         };
-        let heads = history.heads().clone();
+        let heads = match planted(Bug::NamesWhatIsNotDurable) {
+            false => history.heads().clone(),
+            true => history.graph().heads().clone(),
+        };
+        if planted(Bug::SendsReset) && !self.their_unknown.is_empty() {
+            let have = Some(Have::nothing());
+            let reply = Reply { heads, need: Vec::new(), have, flags: Flags::default() };
+            return Some(Answer { reply, changes: Changes::None, version_2: self.version_2 });
+        }
         let trusted = self.level && self.takes_changes(history) && !self.distrust;
         let have = if trusted || planted(Bug::PresumeAlways) {
             Have { last_sync: heads.as_slice().to_vec(), bloom: Bloom::empty() }
@@ -292,7 +303,7 @@ impl Standing {
         if !reset || planted(Bug::ResetTellsReadOnly) {
             let read_only = flags.contains(Flags::READ_ONLY);
             // What we held back while it was read-only is due now (rule R10).
-            reopen |= self.read_only && !read_only;
+            reopen |= self.read_only && !read_only && !planted(Bug::ReadersStayBehind);
             self.read_only = read_only;
         }
         reopen || flags.contains(Flags::SYNC_RESET)
@@ -327,7 +338,7 @@ impl Standing {
         if fresh {
             self.position = history.durable();
         }
-        if self.their_unknown.is_empty() {
+        if self.their_unknown.is_empty() && !planted(Bug::BelievesHave) {
             let lacks = history.beyond(&self.their_known);
             let lacks = lacks.into_iter().filter(|position| *position < self.position);
             self.owed.extend(lacks);
@@ -343,7 +354,7 @@ impl Standing {
             return;
         }
         let last_sync = history.resolve(message.have.iter().flat_map(|have| have.last_sync.iter()));
-        if !last_sync.unknown.is_empty() {
+        if !last_sync.unknown.is_empty() && !planted(Bug::SendsOnUnknownGround) {
             return;
         }
         let mut lacking = BTreeSet::new();
@@ -423,7 +434,7 @@ impl Standing {
     /// on top of the other one: that has to be seen first.
     fn takes_changes(&self, history: &History) -> bool {
         let clear = self.level || self.region || !history.has_forks();
-        !self.read_only && !self.forked && clear
+        (!self.read_only || planted(Bug::SendsToReaders)) && !self.forked && clear
     }
 
     fn has_changes(&self, history: &History) -> bool {

@@ -1,5 +1,6 @@
 //! The rules that a convergence test cannot see, because what they save is a message, a round trip,
-//! or a client that would wait for ever: each by what it must send, and how often.
+//! or a client that would wait for ever: each by what it must send, and how often. The last test
+//! leaves the rules out one by one and sees that some test notices.
 
 use automerge::sync::{Message as CrateMessage, State, SyncDoc};
 use automerge::transaction::Transactable;
@@ -140,6 +141,46 @@ fn nothing_is_said_before_what_was_handed_in_is_durable() {
 }
 
 #[test]
+fn no_head_is_named_before_its_change_can_follow() {
+    let (mut history, _, mut client) = level(3);
+    let durable = client.heads();
+    client.type_once(99);
+    let mut theirs = Standing::default();
+    take(&mut history, &mut theirs, &client.say().unwrap());
+    let mut newcomer = Standing::default();
+    let opening = message(&Heads::none(), vec![], Some(Have::nothing()), Flags::default());
+    newcomer.receive(&Message::decode(&opening).unwrap(), &[], &history);
+    let answer = newcomer.answer(&history).expect("a first reply");
+    assert_eq!((&answer.reply.heads, answer.changes.count()), (&durable, 3));
+    commit(&mut history);
+    let answer = newcomer.answer(&history).expect("news");
+    assert_eq!((&answer.reply.heads, answer.changes.count()), (&client.heads(), 1));
+}
+
+/// Clients compare heads as lists, so a list in another order is news for ever.
+#[test]
+fn heads_go_out_in_ascending_order() {
+    let mut history = server();
+    let apart = |name| {
+        let mut client = Client::new(name);
+        client.type_once(1);
+        client.doc.get_last_local_change().unwrap().raw_bytes().to_vec()
+    };
+    for name in 1..=6 {
+        let change = history::read_change(&apart(name)).unwrap();
+        history.offer(change, history::Door::Client, &mut |_, _| {});
+    }
+    commit(&mut history);
+    let mut standing = Standing::default();
+    let opening = message(&Heads::none(), vec![], Some(Have::nothing()), Flags::default());
+    standing.receive(&Message::decode(&opening).unwrap(), &[], &history);
+    let answer = bytes_of(&history, &standing.answer(&history).unwrap());
+    let heads = CrateMessage::decode(&answer).unwrap().heads;
+    assert_eq!(heads.len(), 6);
+    assert!(heads.is_sorted());
+}
+
+#[test]
 fn any_number_of_uploads_makes_one_acknowledgement() {
     let (mut history, mut standing, mut client) = level(3);
     for value in 0..50 {
@@ -198,6 +239,46 @@ fn known_heads_are_answered_exactly_in_one_message_whatever_the_filter_says() {
     assert_eq!(answer.changes.positions(), (10..60).collect::<Vec<Position>>());
 }
 
+/// A peer that was level with somebody else, on heads that are unknown here.
+fn opens_on_unknown_ground(history: &History, standing: &mut Standing) -> Answer {
+    let unknown = ChangeHash([9; 32]);
+    let bloom = tributary_sync::Bloom::of([ChangeHash([8; 32])].into_iter());
+    let have = Have { last_sync: vec![ChangeHash([7; 32])], bloom };
+    let opening = message(&Heads::from(vec![unknown]), vec![], Some(have), Flags::default());
+    standing.receive(&Message::decode(&opening).unwrap(), &[], history);
+    let answer = standing.answer(history).expect("a first reply");
+    assert_eq!(answer.reply.need, [unknown]);
+    answer
+}
+
+#[test]
+fn on_unknown_ground_nothing_is_sent_but_what_is_new() {
+    let (mut history, mut theirs, mut client) = level(5);
+    let mut standing = Standing::default();
+    let answer = opens_on_unknown_ground(&history, &mut standing);
+    assert_eq!(answer.changes.count(), 0);
+    assert_eq!(standing.answer(&history), None);
+    client.type_once(99);
+    take(&mut history, &mut theirs, &client.say().unwrap());
+    commit(&mut history);
+    assert_eq!(standing.answer(&history).unwrap().changes.positions(), [5]);
+}
+
+/// Where the crate sends one: two who answer a reset with a reset never end.
+#[test]
+fn unknown_heads_are_asked_for_and_never_answered_with_a_reset() {
+    let (history, _, _) = level(5);
+    let mut standing = Standing::default();
+    let answer = opens_on_unknown_ground(&history, &mut standing);
+    assert!(!Message::decode(&bytes_of(&history, &answer)).unwrap().is_reset());
+    assert!(!answer.reply.flags.contains(Flags::SYNC_RESET));
+    let heads = Heads::from(vec![ChangeHash([9; 32])]);
+    let reset = message(&heads, vec![], Some(Have::nothing()), Flags::default());
+    standing.receive(&Message::decode(&reset).unwrap(), &[], &history);
+    let answer = standing.answer(&history).expect("a reset is answered");
+    assert!(!Message::decode(&bytes_of(&history, &answer)).unwrap().is_reset());
+}
+
 fn asked_again(bug: Option<Bug>) -> Vec<usize> {
     let (history, mut standing, mut client) = level(5);
     plant(bug);
@@ -221,6 +302,18 @@ fn what_is_asked_for_again_and_again_is_sent_again_but_ever_more_rarely() {
     // The next may have crossed that; the 2nd, 4th and 8th repetition are taken seriously.
     assert_eq!(asked_again(None), [2, 0, 2, 0, 2, 0, 0, 0, 2]);
     assert_eq!(asked_again(Some(Bug::IgnoreRepeatedNeed)), [2, 0, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn a_client_that_comes_back_with_an_older_document_is_sent_the_rest_again() {
+    let (history, mut standing, _) = level(5);
+    let older = Heads::from(vec![history.graph().hash(2)]);
+    let opening = message(&older, vec![], Some(Have::nothing()), Flags::default());
+    // Not a reset: it asks for something.
+    let mut read = Message::decode(&opening).unwrap();
+    read.need = vec![history.graph().hash(4)];
+    standing.receive(&read, &[], &history);
+    assert_eq!(standing.answer(&history).unwrap().changes.positions(), [3, 4]);
 }
 
 fn after_a_reset(bug: Option<Bug>) -> (usize, usize) {
@@ -283,6 +376,32 @@ fn a_reset_does_not_say_that_its_sender_may_be_sent_changes_again() {
 }
 
 #[test]
+fn a_reader_is_sent_nothing_and_once_it_writes_all_that_was_held_back() {
+    let (mut history, mut standing, mut client) = level(3);
+    let held = client.heads();
+    let reads = message(&held, vec![], None, Flags::READ_ONLY);
+    standing.receive(&Message::decode(&reads).unwrap(), &[], &history);
+    let mut theirs = Standing::default();
+    client.state = State::new();
+    for value in 0..4 {
+        client.type_once(value);
+        while let Some(bytes) = client.say() {
+            take(&mut history, &mut theirs, &bytes);
+            commit(&mut history);
+            let Some(answer) = theirs.answer(&history) else { break };
+            client.hear(&bytes_of(&history, &answer));
+        }
+        // Its heads are news to it, and presuming that it takes them in would end in a reset.
+        let answer = standing.answer(&history).expect("news");
+        assert_eq!(answer.changes.count(), 0);
+        assert_ne!(answer.reply.have.unwrap().last_sync, history.heads().as_slice());
+    }
+    let writes = message(&held, vec![], None, Flags::SUPPORTS_SYNC_RESET);
+    standing.receive(&Message::decode(&writes).unwrap(), &[], &history);
+    assert_eq!(standing.answer(&history).unwrap().changes.positions(), [3, 4, 5, 6]);
+}
+
+#[test]
 fn a_peer_whose_heads_were_refused_counts_as_holding_what_they_build_on() {
     let (mut history, _, mut client) = level(3);
     client.type_once(99);
@@ -297,6 +416,39 @@ fn a_peer_whose_heads_were_refused_counts_as_holding_what_they_build_on() {
     standing.receive(&Message::decode(&opening).unwrap(), &[], &history);
     let answer = standing.answer(&history).unwrap();
     assert_eq!((answer.changes.count(), answer.reply.need.len()), (0, 0), "it is not asked for");
+    assert!(standing.is_level(&history));
+}
+
+#[test]
+fn what_builds_on_a_refused_change_is_refused_and_its_maker_gets_everything_else() {
+    let (mut history, _, mut client) = level(3);
+    let (mut other, mut theirs) = (Client::new(2), Standing::default());
+    other.type_once(1);
+    while let Some(bytes) = other.say() {
+        take(&mut history, &mut theirs, &bytes);
+        commit(&mut history);
+        let Some(answer) = theirs.answer(&history) else { break };
+        other.hear(&bytes_of(&history, &answer));
+    }
+    let mut offers = Vec::new();
+    for value in 97..100 {
+        client.type_once(value);
+        let change = client.doc.get_last_local_change().unwrap().raw_bytes().to_vec();
+        let change = history::read_change(&change).unwrap();
+        if value == 97 {
+            let (hash, reason) = (change.hash(), "a test".to_owned());
+            history.refuse(&change, history::Refusal::Crdt { hash, reason });
+        }
+        history.offer(change, history::Door::Client, &mut |_, offer| offers.push(offer));
+    }
+    assert!(offers.iter().all(|offer| matches!(offer, Offer::Refused(_))), "{offers:?}");
+    assert!(!history.has_pending());
+    let mut standing = Standing::default();
+    let opening = message(&client.heads(), vec![], Some(Have::nothing()), Flags::default());
+    standing.receive(&Message::decode(&opening).unwrap(), &[], &history);
+    let answer = standing.answer(&history).unwrap();
+    assert_eq!((answer.changes.positions(), answer.reply.need), (vec![3], vec![]));
+    assert!(standing.is_level(&history));
 }
 
 #[test]
@@ -385,4 +537,68 @@ fn presumed_after_a_reset(bug: Option<Bug>) -> bool {
 fn after_a_reset_a_client_is_not_presumed_to_hold_what_it_is_sent() {
     assert!(!presumed_after_a_reset(None));
     assert!(presumed_after_a_reset(Some(Bug::TrustAfterReset)));
+}
+
+/// Whether a test fails with a bug.
+fn notices(plant_it: impl FnOnce(), test: fn()) -> bool {
+    plant_it();
+    let failed = std::panic::catch_unwind(test).is_err();
+    plant(None);
+    history::planted::plant(None);
+    failed
+}
+
+#[test]
+fn every_rule_that_is_left_out_fails_the_test_that_is_about_it() {
+    let bugs: [(Bug, fn()); 14] = [
+        (Bug::AnswersEarly, nothing_is_said_before_what_was_handed_in_is_durable),
+        (Bug::HeadsUnsorted, heads_go_out_in_ascending_order),
+        (Bug::AlwaysAnswer, a_client_that_shows_our_heads_is_told_nothing),
+        (Bug::NeverAcknowledges, any_number_of_uploads_makes_one_acknowledgement),
+        (Bug::AcknowledgesAtOnce, nothing_is_said_before_what_was_handed_in_is_durable),
+        (Bug::NoFirstReply, the_first_message_is_answered_even_when_there_is_nothing_to_say),
+        (Bug::NamesWhatIsNotDurable, no_head_is_named_before_its_change_can_follow),
+        (
+            Bug::BelievesHave,
+            known_heads_are_answered_exactly_in_one_message_whatever_the_filter_says,
+        ),
+        (Bug::SendsOnUnknownGround, on_unknown_ground_nothing_is_sent_but_what_is_new),
+        (Bug::SendsReset, unknown_heads_are_asked_for_and_never_answered_with_a_reset),
+        (Bug::PresumeAlways, a_reader_is_sent_nothing_and_once_it_writes_all_that_was_held_back),
+        (Bug::NeverGoBack, a_client_that_comes_back_with_an_older_document_is_sent_the_rest_again),
+        (Bug::SendsToReaders, a_reader_is_sent_nothing_and_once_it_writes_all_that_was_held_back),
+        (
+            Bug::ReadersStayBehind,
+            a_reader_is_sent_nothing_and_once_it_writes_all_that_was_held_back,
+        ),
+    ];
+    // These are put in by the tests about them, above.
+    let elsewhere = [
+        Bug::TrustAfterReset,
+        Bug::ResetResendsNothing,
+        Bug::ResetTellsReadOnly,
+        Bug::IgnoreRepeatedNeed,
+    ];
+    for bug in Bug::ALL {
+        assert!(bugs.iter().any(|(it, _)| *it == bug) || elsewhere.contains(&bug), "{bug:?}");
+    }
+    for (bug, test) in bugs {
+        assert!(!notices(|| plant(None), test), "the test about {bug:?} fails without it");
+        assert!(notices(|| plant(Some(bug)), test), "{bug:?} is not noticed");
+    }
+    use history::planted as in_history;
+    let bugs: [(in_history::Bug, fn()); 2] = [
+        (
+            in_history::Bug::ForgetsRefused,
+            a_peer_whose_heads_were_refused_counts_as_holding_what_they_build_on,
+        ),
+        (
+            in_history::Bug::AwaitsRefused,
+            what_builds_on_a_refused_change_is_refused_and_its_maker_gets_everything_else,
+        ),
+    ];
+    assert_eq!(bugs.len(), in_history::Bug::ALL.len(), "every bug is in the table");
+    for (bug, test) in bugs {
+        assert!(notices(|| in_history::plant(Some(bug)), test), "{bug:?} is not noticed");
+    }
 }

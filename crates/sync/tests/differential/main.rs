@@ -3,7 +3,8 @@
 //!
 //! Two to four `automerge` clients edit, sync, disconnect, lose and roll back their documents, open
 //! them again and become read-only, with every message delivered at a random time. Afterwards
-//! everyone must have the same document, and nobody may have anything left to say.
+//! everyone must have the same document, and nobody may have anything left to say. No message of the
+//! server may be a reset, name what it does not hold, or list heads out of order.
 //!
 //! One number replays a run: `SEED=17 cargo test -p tributary-sync --test differential`.
 
@@ -86,7 +87,14 @@ fn everything_at_once_with_refusals_converges() {
 /// their own in `rules.rs`, because what they save is a round trip or a message.
 #[test]
 fn every_rule_that_is_left_out_is_noticed() {
-    for bug in [Bug::AlwaysAnswer, Bug::PresumeAlways, Bug::NeverGoBack] {
+    let bugs = [
+        Bug::AlwaysAnswer,
+        Bug::PresumeAlways,
+        Bug::NeverGoBack,
+        Bug::HeadsUnsorted,
+        Bug::SendsReset,
+    ];
+    for bug in bugs {
         let scenarios = [
             Scenario::everything(),
             Scenario { read_only: true, ..Scenario::plain() },

@@ -93,7 +93,7 @@ impl Run {
             }
             15..45 => self.deliver_up(at)?,
             45..75 => self.deliver_down(at)?,
-            75..88 => self.server_speaks(at),
+            75..88 => self.server_speaks(at)?,
             88..91 => self.disconnect(at, scenario),
             91..94 => {
                 self.clients[at].save_state();
@@ -145,13 +145,15 @@ impl Run {
         }
     }
 
-    fn server_speaks(&mut self, at: usize) {
-        let Some(session) = self.wires[at].session else { return };
+    fn server_speaks(&mut self, at: usize) -> Result<(), String> {
+        let Some(session) = self.wires[at].session else { return Ok(()) };
         if let Some(message) = self.server.answer(session) {
+            self.server.judge(&message)?;
             self.traffic.messages += 1;
             self.traffic.bytes_down += message.len() as u64;
             self.wires[at].down.push_back(message);
         }
+        Ok(())
     }
 
     fn deliver_up(&mut self, at: usize) -> Result<(), String> {
@@ -200,7 +202,7 @@ impl Run {
             }
             self.server.settle();
             for at in 0..self.clients.len() {
-                self.server_speaks(at);
+                self.server_speaks(at)?;
                 while !self.wires[at].down.is_empty() {
                     busy = true;
                     self.deliver_down(at)?;

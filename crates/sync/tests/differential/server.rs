@@ -8,15 +8,18 @@ use history::chunk::{Change, Chunk, Limits, read_change, read_chunks};
 use history::directory::Directory;
 use history::graph::Position;
 use history::{History, Offer, Refusal};
+use model::ChangeHash;
 use rand::Rng;
 use rand::rngs::SmallRng;
-use tributary_sync::{Changes, Message, Standing};
+use tributary_sync::{Changes, Flags, Message, Standing};
 
 pub trait Server {
     fn open(&mut self, session: u64);
     fn close(&mut self, session: u64);
     fn receive(&mut self, session: u64, bytes: &[u8], random: &mut SmallRng) -> Result<(), String>;
     fn answer(&mut self, session: u64) -> Option<Vec<u8>>;
+    /// Whether this is a message that the server may send.
+    fn judge(&self, message: &[u8]) -> Result<(), String>;
     /// Sometimes: commits, compacts, comes back from an older copy. Whether all connections are gone.
     fn upkeep(&mut self, random: &mut SmallRng, restore: bool) -> bool;
     /// Everything that is under way is finished.
@@ -146,6 +149,22 @@ impl Server for Ours {
         Some(answer.reply.encode(chunks.into_iter()))
     }
 
+    fn judge(&self, bytes: &[u8]) -> Result<(), String> {
+        let message = Message::decode(bytes).map_err(|error| error.to_string())?;
+        if message.is_reset() || message.flags.is_some_and(|it| it.contains(Flags::SYNC_RESET)) {
+            return Err("the server sends a reset".to_owned());
+        }
+        let as_listed = CrateMessage::decode(bytes).map_err(|error| error.to_string())?.heads;
+        if !as_listed.is_sorted() {
+            return Err(format!("the server sends heads out of order: {as_listed:?}"));
+        }
+        if as_listed.iter().any(|head| self.history.graph().position(&ChangeHash(head.0)).is_none())
+        {
+            return Err("the server names heads that it does not hold".to_owned());
+        }
+        Ok(())
+    }
+
     fn upkeep(&mut self, random: &mut SmallRng, restore: bool) -> bool {
         if random.random_range(0..2) == 0 {
             let (from, to) = (self.history.durable(), self.history.len());
@@ -210,6 +229,10 @@ impl Server for TheCrate {
     fn answer(&mut self, session: u64) -> Option<Vec<u8>> {
         let state = self.states.get_mut(&session)?;
         self.document.generate_sync_message(state).map(CrateMessage::encode)
+    }
+
+    fn judge(&self, _: &[u8]) -> Result<(), String> {
+        Ok(())
     }
 
     fn upkeep(&mut self, random: &mut SmallRng, _: bool) -> bool {
