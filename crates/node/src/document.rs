@@ -179,7 +179,8 @@ impl Document {
             self.show_interest(ctx, true);
         }
         let peer = self.peers.entry(session).or_default();
-        if peer.blocked.is_some() || self.upkeep.is_burying() {
+        let blocked = peer.blocked.is_some() && !planted(Bug::Overtakes);
+        if blocked || self.upkeep.is_burying() {
             let waiting: usize = peer.waiting.iter().map(Vec::len).sum();
             let limits = &ctx.limits;
             let over = if peer.waiting.len() >= limits.waiting_messages {
@@ -295,7 +296,7 @@ impl Document {
         // Two messages at most: a question, and what the peer lacks.
         while let Some(peer) = self.peers.get_mut(&session)
             // What is blocked may still change what there is to say.
-            && peer.blocked.is_none()
+            && (peer.blocked.is_none() || planted(Bug::Overtakes))
             && peer.held.is_none()
             && !peer.quiet
             && self.awake
@@ -441,7 +442,11 @@ impl Document {
         if !changes.is_empty() && !self.can_write(ctx, session) {
             return;
         }
-        let door = if ctx.is_region(session) { Door::Region } else { Door::Client };
+        let door = match ctx.is_region(session) {
+            true => Door::Region,
+            false if planted(Bug::SkipsSlowLane) => Door::Judged,
+            false => Door::Client,
+        };
         let mut changes = changes.into_iter();
         let (mut judge, mut refused) = (Vec::new(), Vec::new());
         let mut outcomes = Vec::new();
@@ -824,6 +829,14 @@ impl Document {
                 Err(LoadError::Row(RowError::Missing(_))) => None,
                 read => Some(read?),
             }
+        };
+        let changes = match changes {
+            None if trimmed && !everything && planted(Bug::OmitsTrimmed) => {
+                let kept = answer.changes.positions().into_iter();
+                let kept = kept.filter(|position| *position >= self.history.raw_from());
+                Some(self.changes(ctx, &kept.collect::<Vec<_>>())?)
+            }
+            changes => changes,
         };
         if let Some(changes) = changes {
             let chunks: Vec<&[u8]> = changes.iter().map(Change::bytes).collect();

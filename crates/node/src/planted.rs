@@ -1,6 +1,6 @@
 //! Bugs that tests plant to see that they are caught. In a normal build there are none.
 
-/// Something a shard leaves out or does wrong between regions.
+/// Something a shard leaves out or does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
     /// Entries are given to links before they are durable.
@@ -23,11 +23,20 @@ pub enum Bug {
     ForgetsEarly,
     /// They are never forgotten.
     NeverForgets,
+    /// R1: what comes behind a message that waits for the archive is taken in and answered before it.
+    Overtakes,
+    /// R11: whoever lacks changes that are not kept one by one is sent the others.
+    OmitsTrimmed,
+    /// What only the CRDT can judge is let in without asking it.
+    SkipsSlowLane,
 }
 
 impl Bug {
-    /// Every one of them.
-    pub const ALL: [Self; 10] = [
+    /// Those that show without any other region.
+    pub const WITHIN: [Self; 3] = [Self::Overtakes, Self::OmitsTrimmed, Self::SkipsSlowLane];
+
+    /// Those that show between regions.
+    pub const BETWEEN: [Self; 10] = [
         Self::PublishesEarly,
         Self::MarkFirst,
         Self::MarkGoesBack,
