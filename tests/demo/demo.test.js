@@ -9,13 +9,16 @@ import { spawn } from "node:child_process"
 import { existsSync, mkdirSync } from "node:fs"
 import { createInterface } from "node:readline"
 import { after, before, test } from "node:test"
+import { resolve } from "node:path"
 import { fileURLToPath } from "node:url"
 import { chromium } from "playwright-core"
 import { readTrace } from "../../web-demo/server/trace.mjs"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
-const binaries = process.env.BINARIES ?? `${root}/target/debug`
-const shots = process.env.SCREENSHOTS ?? `${root}/target/demo-screenshots`
+/** Where cargo, run in the root of the repository, puts what it builds. */
+const target = resolve(root, process.env.CARGO_TARGET_DIR ?? "target")
+const binaries = process.env.BINARIES ?? `${target}/debug`
+const shots = process.env.SCREENSHOTS ?? `${target}/demo-screenshots`
 const trace = [process.env.TRACE, `${root}/../shared/data/automerge-paper.json.gz`].find(path => path && existsSync(path))
 const PEOPLE = ["us", "eu", "ap"]
 const PARAGRAPHS = { us: "Ben in Oregon:", eu: "Ada in Frankfurt:", ap: "Chie in Tokyo:" }

@@ -52,7 +52,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         succeed(Command::new("cargo").args(build).current_dir(&root))?;
     }
 
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    let target = crate::test::target(&root);
     let mut load = Command::new(target.join("release/tributary-load"));
     load.current_dir(&root).arg("--trace").arg(&options.trace);
     load.arg("--binaries").arg(target.join("release"));

@@ -81,7 +81,7 @@ pub fn build_page(root: &Path) -> Result<(), String> {
 
 /// The directory of the binaries of a profile.
 pub fn binaries(root: &Path, profile: &str) -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from).join(profile)
+    crate::test::target(root).join(profile)
 }
 
 /// The path of Chromium; installs Debian's package where that is allowed.

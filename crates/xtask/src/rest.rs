@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::test::target;
+
 /// The document that exists before anything is tried. Also in `known-document.toml`.
 const KNOWN: &str = "p3u5PhN9wrNpsGCwfkeef2LzF9";
 /// What has to hold of every answer.
@@ -44,9 +46,9 @@ pub fn run(root: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// A Python environment of our own below `target/`, made once.
+/// A Python environment of our own below the target folder, made once.
 fn install(root: &Path) -> Result<PathBuf, String> {
-    let folder = root.join("target/schemathesis");
+    let folder = target(root).join("schemathesis");
     let requirements = root.join("tests/schemathesis/requirements.txt");
     if !folder.join("bin/pip").is_file() {
         let made = crate::test::done(Command::new("python3").args(["-m", "venv"]).arg(&folder));
@@ -66,11 +68,11 @@ struct Server {
 
 impl Server {
     fn start(root: &Path) -> Result<Self, String> {
-        let data = root.join("target/schemathesis-data");
+        let data = target(root).join("schemathesis-data");
         if data.exists() {
             std::fs::remove_dir_all(&data).map_err(|why| format!("{}: {why}", data.display()))?;
         }
-        let child = Command::new(root.join("target/debug/tributary"))
+        let child = Command::new(target(root).join("debug/tributary"))
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(&data)
             .env("TRIBUTARY_LOG__FILTER", "error")

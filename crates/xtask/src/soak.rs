@@ -30,8 +30,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         let mut build = Command::new(&cargo);
         build.current_dir(&root).args(["build", "--release", "--package", "tributary"]);
         succeed(&mut build)?;
-        let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), |path| path.into());
+        let target = crate::test::target(&root);
         test.env("TRIBUTARY_BIN", target.join("release/tributary"));
     }
     test.args(["test", "--package", "tributary-tests", "--test", "soak", "--", "--nocapture"]);

@@ -112,6 +112,12 @@ fn interop(root: &Path) -> Result<(), String> {
     done(npm(&folder).args(["test"]))
 }
 
+/// Where cargo, which runs in the root of the workspace, puts what it builds.
+pub fn target(root: &Path) -> PathBuf {
+    // An absolute path replaces the root.
+    root.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
 fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root);

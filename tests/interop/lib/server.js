@@ -8,13 +8,15 @@ import { once } from "node:events"
 import { existsSync } from "node:fs"
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { join, resolve } from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 
 const here = name => fileURLToPath(new URL(name, import.meta.url))
+/** Where cargo, run in the root of the repository, puts what it builds. */
+const target = resolve(here("../../.."), process.env.CARGO_TARGET_DIR ?? "target")
 /** What is tested. */
-export const wanted = process.env.SERVER ?? here("../../../target/debug/tributary")
+export const wanted = process.env.SERVER ?? join(target, "debug/tributary")
 
 /** Whether the JavaScript server is tested instead of Tributary. */
 export const isStock = wanted === "stock"

@@ -8,9 +8,19 @@ import { gunzipSync } from "node:zlib"
 
 const folder = process.env.TRACES ?? fileURLToPath(new URL("../../../../shared/data", import.meta.url))
 
+/** What a test says that did not have the real one. */
+export const INSTEAD = `NOT THE RECORDING: it is not in ${folder} (TRACES names another folder); a small generated trace was replayed`
+
+/** The traces that are not where they should be: a run without them shows less. */
+export function missing() {
+  return ["friendsforever", "automerge-paper"].map(pathOf).filter(path => !existsSync(path))
+}
+
+const pathOf = name => `${folder}/${name}.json.gz`
+
 /** A trace by name; `generated` says that it is not the real one. */
 export function trace(name, generate) {
-  const path = `${folder}/${name}.json.gz`
+  const path = pathOf(name)
   if (!existsSync(path)) return { ...generate(), generated: true }
   const trace = JSON.parse(gunzipSync(readFileSync(path)))
   // Positions count code points; a JavaScript string counts UTF-16 units. The same, without these.

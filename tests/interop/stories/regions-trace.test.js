@@ -2,7 +2,7 @@ import { test } from "node:test"
 import { setTimeout as delay } from "node:timers/promises"
 import { regions } from "../lib/regions.js"
 import { replayTogether } from "../lib/replay.js"
-import { generateConcurrent, trace } from "../lib/traces.js"
+import { INSTEAD, generateConcurrent, trace } from "../lib/traces.js"
 import { until } from "../lib/until.js"
 
 const world = regions(["eu", "us"])
@@ -11,7 +11,7 @@ const PARTITION_MS = 5_000
 
 test("two people in two regions replay what they typed at once, through a partition", { timeout: 2 * LIMIT_MS }, async t => {
   const { txns, endContent, generated } = trace("friendsforever", generateConcurrent)
-  if (generated) t.diagnostic("no trace in ../shared/data: a small generated one is replayed")
+  if (generated) t.diagnostic(INSTEAD)
   const clients = [await world.join("eu"), await world.join("us")]
   const first = clients[0].create({ text: "" })
   const handles = [first, await clients[1].open(first.url, LIMIT_MS)]

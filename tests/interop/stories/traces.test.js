@@ -2,7 +2,7 @@ import assert from "node:assert/strict"
 import { test } from "node:test"
 import { replayTogether } from "../lib/replay.js"
 import { story } from "../lib/story.js"
-import { generateConcurrent, generateSequential, trace } from "../lib/traces.js"
+import { INSTEAD, generateConcurrent, generateSequential, trace } from "../lib/traces.js"
 import { until } from "../lib/until.js"
 
 const world = story()
@@ -10,7 +10,7 @@ const LIMIT_MS = 300_000
 
 test("two clients replay what two people typed at once", { timeout: 2 * LIMIT_MS }, async t => {
   const { txns, endContent, generated } = trace("friendsforever", generateConcurrent)
-  if (generated) t.diagnostic("no trace in ../shared/data: a small generated one is replayed")
+  if (generated) t.diagnostic(INSTEAD)
   const clients = [await world.join(), await world.join()]
   const first = clients[0].create({ text: "" })
   const handles = [first, await clients[1].open(first.url)]
@@ -21,7 +21,7 @@ test("two clients replay what two people typed at once", { timeout: 2 * LIMIT_MS
 
 test("one client replays the writing of a paper", { timeout: 2 * LIMIT_MS }, async t => {
   const { txns, startContent, endContent, generated } = trace("automerge-paper", generateSequential)
-  if (generated) t.diagnostic("no trace in ../shared/data: a small generated one is replayed")
+  if (generated) t.diagnostic(INSTEAD)
   const author = await world.join()
   const { Automerge } = author.packages
   const handle = author.create({ text: startContent })
