@@ -37,6 +37,8 @@ pub struct Config {
     pub frame_bytes_max: usize,
     /// How many connections are accepted at once.
     pub sessions_max: usize,
+    /// How many documents one connection may have open on each shard.
+    pub documents_per_session: usize,
     /// How long a connection may take to say `join`, in seconds.
     pub join_seconds: u64,
     /// How often a connection is pinged, in seconds. One that is silent for two of these is closed.
@@ -160,6 +162,7 @@ impl Default for Config {
             memory_budget_mib: 256,
             frame_bytes_max: 64 << 20,
             sessions_max: 50_000,
+            documents_per_session: 100_000,
             join_seconds: 10,
             ping_seconds: 15,
             write_seconds: 30,
@@ -280,6 +283,7 @@ impl Config {
             compact_tail_bytes: self.archive.compact_tail_kib << 10,
             retain_bytes: self.retention.kib << 10,
             retain_age: Duration::from_secs(self.retention.hours * 3600),
+            documents_per_session: self.documents_per_session,
             memory_bytes: documents as usize / shards,
             chunks: history::chunk::Limits {
                 inflated_bytes_max: self.frame_bytes_max,
@@ -316,6 +320,7 @@ impl Config {
                 "4096 to 1073741824",
             ),
             (self.sessions_max >= 1, "sessions_max", "at least 1"),
+            (self.documents_per_session >= 1, "documents_per_session", "at least 1"),
             ((1..=3600).contains(&self.join_seconds), "join_seconds", "1 to 3600"),
             ((1..=3600).contains(&self.ping_seconds), "ping_seconds", "1 to 3600"),
             ((1..=3600).contains(&self.write_seconds), "write_seconds", "1 to 3600"),

@@ -368,10 +368,11 @@ impl Machine {
         }
     }
 
-    /// Asks the shard of a document to delete what is kept for longer than it should be.
-    pub async fn trim(&self, document: DocumentId) {
+    /// Asks the shard of a document to look after it, whether or not anybody has it open: to put what
+    /// is long into a snapshot, and to delete what is kept for longer than it should be.
+    pub async fn tend(&self, document: DocumentId) {
         let shard = &self.shards[document.shard(self.shards.len())];
-        let event = Event::Trim { document };
+        let event = Event::Tend { document };
         let _ = shard.events.send(Inbound::new(event)).await;
     }
 
@@ -698,7 +699,8 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// 1007 for bytes that make no sense, 1008 for what is not accepted, 1011 for what is our fault.
+/// 1007 for bytes that make no sense, 1008 for what is not accepted, 1011 for what is our fault, 1013
+/// for what may be accepted later.
 fn close_code(reason: &CloseReason) -> u16 {
     match reason {
         CloseReason::Message { .. } | CloseReason::Chunk { .. } => 1007,
@@ -706,5 +708,6 @@ fn close_code(reason: &CloseReason) -> u16 {
             1008
         }
         CloseReason::Unreadable { .. } => 1011,
+        CloseReason::NoRoom { .. } => 1013,
     }
 }

@@ -117,6 +117,7 @@ async fn region(config: &Config, lines: Arc<Lines>) -> Result<(), Failure> {
     let rest = Rest::start(rest::Parts {
         config: config.rest.clone(),
         worker_memory_mib: config.archive.memory_mib,
+        compact_tail_bytes: config.archive.compact_tail_kib << 10,
         region: config.region.clone(),
         machine: machine.clone(),
         board,
@@ -201,7 +202,7 @@ async fn trim_regularly(store: Arc<dyn Store>, machine: Arc<Machine>) {
         match found.await {
             Ok(Ok(found)) => {
                 for document in found {
-                    machine.trim(document).await;
+                    machine.tend(document).await;
                 }
             }
             Ok(Err(error)) => tracing::error!(%error, "documents cannot be listed"),

@@ -313,7 +313,7 @@ impl Bench {
 }
 
 /// The id of a document: the text form of a UUID that says which one it is.
-fn document_id(document: usize) -> String {
+pub fn document_id(document: usize) -> String {
     let mut uuid = [0x5A; 16];
     uuid[..8].copy_from_slice(&(document as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
     uuid[12..].copy_from_slice(&(document as u32).to_be_bytes());

@@ -14,7 +14,8 @@ pub fn page(lines: &[Line], peers: &Path) -> String {
     dates.dedup();
     format!(
         "# Benchmarks\n\n\
-         Written by `cargo xtask bench`; do not edit. Measured {dates}, each server alone on the \
+         Written by `cargo xtask bench` together with [benchmarks.json](benchmarks.json), which has all \
+         numbers and the day of each; do not edit. Measured {dates}, each server alone on the \
          machine but for the load generator, which shares its cores.\n\n\
          {machine}\n\
          ## How to read it\n\n{READING}\n\
@@ -47,6 +48,8 @@ const READING: &str = "\
   read in steps of 10 ms over ten downloads. The size on disk is taken when it has not changed for
   40 s. *Without retention* it is what stays after the changes that the snapshot covers are no longer
   kept one by one.
+- REST: each connection has one request under way; where a rate is named, a latency is from when the
+  request was due.
 - Hocuspocus asks for Node 22 or newer; it is run with the Node named above.
 ";
 

@@ -4,6 +4,7 @@
 //! ```text
 //! script     what is typed, encoded beforehand
 //! net        sockets and WebSocket frames, one thread
+//! http       REST clients, one thread
 //! session    one client: automerge_session, yjs_session
 //! world      all clients at once, and the meter
 //! server     the processes under measurement
@@ -16,6 +17,7 @@ mod automerge_session;
 mod bench;
 mod envelope;
 mod histogram;
+mod http;
 mod machine;
 mod net;
 mod regions;
@@ -56,7 +58,7 @@ struct Options {
     #[arg(long)]
     out: PathBuf,
     /// Where to write the table as a page; with `--only` or `--server` together with what earlier
-    /// runs have measured.
+    /// runs have measured, which lies beside the page as JSON.
     #[arg(long)]
     page: Option<PathBuf>,
     /// Only the rows whose names start so (may be repeated).
@@ -108,12 +110,10 @@ fn run(options: &Options) -> Result<(), String> {
     if options.quick {
         return Ok(());
     }
-    let kept = keep(&options.out.join("kept.json"), &rows, lines)?;
-    if let Some(page) = &options.page {
-        let text = machine::page(&kept, &options.peers);
-        fs::write(page, text).map_err(|error| format!("{}: {error}", page.display()))?;
-    }
-    Ok(())
+    let Some(page) = &options.page else { return Ok(()) };
+    let kept = keep(&page.with_extension("json"), &rows, lines)?;
+    let text = machine::page(&kept, &options.peers);
+    fs::write(page, text).map_err(|error| format!("{}: {error}", page.display()))
 }
 
 /// One cell of the benchmark. Whatever happens in it, the others are measured.

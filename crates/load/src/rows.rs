@@ -4,6 +4,7 @@ mod fan_out;
 mod idle;
 mod many;
 mod mesh;
+mod rest;
 mod stored;
 mod storm;
 mod trace;
@@ -11,6 +12,7 @@ mod trace;
 use crate::bench::Bench;
 use crate::report::Measured;
 use crate::server::Kind;
+use fan_out::FanOut;
 
 /// One row: a scenario and its numbers.
 pub struct Row {
@@ -22,7 +24,11 @@ pub struct Row {
 }
 
 enum Work {
-    FanOut { edits: usize, readers: usize, rate: usize },
+    FanOut(FanOut),
+    FanOutBesideRest(FanOut),
+    RestUnchanged,
+    RestCached,
+    RestFirst { edits: usize },
     Many { documents: usize },
     Storm { clients: usize, documents: usize },
     Idle { sessions: usize },
@@ -41,7 +47,7 @@ impl Row {
     pub fn all(bench: &Bench) -> Vec<Self> {
         let mut rows = Vec::new();
         for (name, rate) in [("fan-out-50", 50), ("fan-out-500", 500), ("fan-out-2000", 2_000)] {
-            rows.push((name, Work::FanOut { edits: 1_000, readers: 100, rate }));
+            rows.push((name, Work::FanOut(FanOut { edits: 1_000, readers: 100, rate })));
         }
         let lengths = [
             ("length-1k", 1_000),
@@ -51,7 +57,7 @@ impl Row {
         ];
         let longest = bench.size(250_000, 10_000);
         for (name, edits) in lengths.into_iter().filter(|(_, edits)| *edits <= longest) {
-            rows.push((name, Work::FanOut { edits, readers: 20, rate: 20 }));
+            rows.push((name, Work::FanOut(FanOut { edits, readers: 20, rate: 20 })));
         }
         rows.extend([
             ("many-documents", Work::Many { documents: 50 }),
@@ -62,6 +68,14 @@ impl Row {
             ("idle", Work::Idle { sessions: bench.size(10_000, 1_000) }),
             ("stored", Work::Stored { documents: bench.size(10_000, 500) }),
             ("trace", Work::Trace { edits: bench.size(bench.edits(), 20_000) }),
+            ("rest-unchanged", Work::RestUnchanged),
+            ("rest-cached", Work::RestCached),
+            ("rest-first", Work::RestFirst { edits: bench.size(bench.edits(), 20_000) }),
+        ]);
+        for (name, rate) in [("rest-beside-50", 50), ("rest-beside-500", 500)] {
+            rows.push((name, Work::FanOutBesideRest(FanOut { edits: 1_000, readers: 100, rate })));
+        }
+        rows.extend([
             ("mesh-keystroke", Work::MeshKeystroke { edits: 1_000, rate: 20 }),
             ("mesh-egress-1000", Work::MeshEgress { documents: 50, rate: 1_000 }),
             ("mesh-egress-10", Work::MeshEgress { documents: 50, rate: 10 }),
@@ -76,18 +90,22 @@ impl Row {
         rows.into_iter().map(|(name, work)| Self { name, title: title(&work), work }).collect()
     }
 
-    /// Whether this row asks anything of a server: only this project's has regions. Egress is put
-    /// beside what the stock server sends.
+    /// Whether this row asks anything of a server: only this project's has REST and regions. Egress
+    /// is put beside what the stock server sends.
     pub fn asks(&self, kind: Kind) -> bool {
         match self.work {
-            Work::FanOut { .. }
+            Work::FanOut(_)
             | Work::Many { .. }
             | Work::Storm { .. }
             | Work::Idle { .. }
             | Work::Stored { .. }
             | Work::Trace { .. } => true,
             Work::MeshEgress { .. } => matches!(kind, Kind::Tributary | Kind::AutomergeRepo),
-            Work::MeshKeystroke { .. }
+            Work::FanOutBesideRest(_)
+            | Work::RestUnchanged
+            | Work::RestCached
+            | Work::RestFirst { .. }
+            | Work::MeshKeystroke { .. }
             | Work::MeshCatchUp { .. }
             | Work::MeshDiscovery { .. }
             | Work::MeshAudit { .. }
@@ -101,9 +119,11 @@ impl Row {
     /// Says why there is no measurement: what the server did not do, and in which time.
     pub fn measure(&self, bench: &Bench, kind: Kind) -> Result<Measured, String> {
         match self.work {
-            Work::FanOut { edits, readers, rate } => {
-                fan_out::measure(bench, kind, edits, readers, rate)
-            }
+            Work::FanOut(work) => fan_out::measure(bench, kind, work, None),
+            Work::FanOutBesideRest(work) => fan_out::measure(bench, kind, work, Some(rest::beside)),
+            Work::RestUnchanged => rest::unchanged(bench, kind),
+            Work::RestCached => rest::cached(bench, kind),
+            Work::RestFirst { edits } => rest::first(bench, kind, edits),
             Work::Many { documents } => many::measure(bench, kind, documents),
             Work::Storm { clients, documents } => storm::measure(bench, kind, clients, documents),
             Work::Idle { sessions } => idle::measure(bench, kind, sessions),
@@ -130,10 +150,23 @@ impl Row {
 
 fn title(work: &Work) -> String {
     match work {
-        Work::FanOut { edits, readers, rate } => format!(
+        Work::FanOut(FanOut { edits, readers, rate }) => format!(
             "1 document of {} edits, {readers} subscribers, {} changes/s",
             grouped(*edits as u64),
             grouped(*rate as u64)
+        ),
+        Work::FanOutBesideRest(work) => {
+            format!("beside REST: {}", title(&Work::FanOut(*work)))
+        }
+        Work::RestUnchanged => {
+            format!("REST: an unchanged document (304), {} connections", rest::CONNECTIONS)
+        }
+        Work::RestCached => {
+            format!("REST: JSON of 10 KB, read before, {} connections", rest::CONNECTIONS)
+        }
+        Work::RestFirst { edits } => format!(
+            "REST: the first JSON of the paper trace, {} edits, after a restart",
+            grouped(*edits as u64)
         ),
         Work::Many { documents } => {
             format!("{documents} documents, one writer and one reader each, 64 changes in flight")

@@ -107,8 +107,10 @@ pub enum Event {
         /// The changes, in causal order.
         changes: Vec<history::chunk::Change>,
     },
-    /// Look whether a document keeps changes behind its snapshot for longer than it should.
-    Trim {
+    /// Look after a document that perhaps nobody has open: whether its newest changes are to be
+    /// verified and put into a snapshot, and whether it keeps changes behind that for longer than it
+    /// should.
+    Tend {
         /// The document.
         document: DocumentId,
     },
@@ -346,6 +348,14 @@ pub enum CloseReason {
         what: &'static str,
         /// The bound.
         max: usize,
+    },
+    /// Open documents use up the memory that there is for documents, and this session has the most.
+    #[error(
+        "no room: the memory budget is used up by open documents, and {open} of them are this connection's"
+    )]
+    NoRoom {
+        /// How many it has open, on this shard.
+        open: usize,
     },
     /// A document cannot be read from our store, and pretending that it is not here would be a lie.
     #[error("document {document} cannot be read here")]

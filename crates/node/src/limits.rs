@@ -42,7 +42,9 @@ pub struct Limits {
     pub retain_age: Duration,
     /// How long a document that no session has open stays in memory.
     pub idle_after: Duration,
-    /// How much memory documents may take, per shard, before those at rest leave it.
+    /// How much memory documents may take, per shard, before the logs of those at rest leave it. When
+    /// what is left after that, for the documents that are open, is more, the session with the most of
+    /// them is closed.
     pub memory_bytes: usize,
     /// How long a client waits at most for a document that another region may have.
     pub ask_within: Duration,

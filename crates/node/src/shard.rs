@@ -12,7 +12,7 @@ use wire::Tail;
 use mesh::exchange::FromShard;
 
 use crate::context::Context;
-use crate::document::Document;
+use crate::document::{Document, Peer};
 use crate::mesh_state::{Mesh, MeshSetup};
 use crate::planted::{Bug, planted};
 use crate::rows::LoadError;
@@ -24,6 +24,10 @@ use crate::{
 
 /// How often a shard looks whether its documents take more memory than they may.
 const MEMORY_CHECK_EVERY: Duration = Duration::from_secs(1);
+/// What a document takes in memory beside its log, and what each session does that has it open:
+/// measured with 20,000 of them, places in trees and in the allocator included.
+const DOCUMENT_BYTES: usize = size_of::<Document>() + 1_024;
+const OPENING_BYTES: usize = size_of::<Peer>() + 256;
 /// How long others have the shard to themselves while entries of logs are let go of.
 const TRIM_EVERY: Duration = Duration::from_millis(10);
 
@@ -69,7 +73,7 @@ pub struct Counters {
     pub documents_loaded: u64,
     /// Documents known here at the moment (goes up and down).
     pub documents: u64,
-    /// About how many bytes their logs take in memory, as of the last check (goes up and down).
+    /// About how many bytes they and their logs take in memory, as of the last check (goes up and down).
     pub memory_bytes: u64,
 }
 
@@ -116,6 +120,8 @@ pub struct Shard {
     pub(crate) documents: BTreeMap<DocumentId, Document>,
     /// Batches of new changes on their way, with how far they take each log.
     committing: BTreeMap<BatchId, Vec<(DocumentId, Position)>>,
+    /// How many documents all sessions together have open; one that two have open counts twice.
+    openings: usize,
     memory_checked: Duration,
     /// When to let go of more entries of logs; never, if nothing is left to be let go of for now.
     trim_at: Duration,
@@ -128,6 +134,7 @@ impl Shard {
             ctx: Context::new(me, limits, store),
             documents: BTreeMap::new(),
             committing: BTreeMap::new(),
+            openings: 0,
             memory_checked: Duration::ZERO,
             trim_at: Duration::MAX,
         }
@@ -166,7 +173,7 @@ impl Shard {
             }
             Event::Region { region, message } => self.region(now, &region, message),
             Event::Adopt { document, changes } => self.adopt(now, &document, &changes),
-            Event::Trim { document } => self.trim(now, document),
+            Event::Tend { document } => self.tend(now, document),
             Event::Written { session, bytes } => self.written(now, session, bytes),
             Event::Committed { batch } => self.committed(now, batch),
             Event::Archived { job, result, took } => self.archived(now, job, *result, took),
@@ -274,13 +281,8 @@ impl Shard {
         }
         match message {
             DocumentMessage::Sync { data } => {
-                let max = self.ctx.limits.documents_per_session;
-                if !known.documents.contains(&id) {
-                    if known.documents.len() >= max {
-                        let what = "documents on one connection";
-                        return self.ctx.close(session, CloseReason::TooMany { what, max });
-                    }
-                    known.documents.insert(id.clone());
+                if !known.documents.contains(&id) && !self.open(session, &id) {
+                    return;
                 }
                 let document =
                     self.documents.entry(id).or_insert_with_key(|id| Document::new(id.clone()));
@@ -302,6 +304,47 @@ impl Shard {
             }
             DocumentMessage::Unavailable => {}
         }
+    }
+
+    /// A session speaks of a document for the first time. Says whether it may.
+    fn open(&mut self, session: SessionId, id: &DocumentId) -> bool {
+        let Some(known) = self.ctx.sessions.get_mut(&session) else { return false };
+        let max = self.ctx.limits.documents_per_session;
+        if known.documents.len() >= max {
+            let what = "documents on one connection";
+            self.ctx.close(session, CloseReason::TooMany { what, max });
+            return false;
+        }
+        known.documents.insert(id.clone());
+        self.openings += 1;
+        if self.open_bytes() <= self.ctx.limits.memory_bytes {
+            return true;
+        }
+        self.send_the_largest_away(session)
+    }
+
+    /// What has to be in memory for every document that is open, whatever its log does.
+    fn open_bytes(&self) -> usize {
+        self.documents.len() * DOCUMENT_BYTES + self.openings * OPENING_BYTES
+    }
+
+    /// Open documents alone use the memory budget up: whoever has the most open has to go. With equals
+    /// it is who comes last, so that they do not push each other out in turns. Says whether the one
+    /// that has just opened a document may stay.
+    fn send_the_largest_away(&mut self, opener: SessionId) -> bool {
+        let going = self.ctx.sessions.values().filter(|known| known.closing);
+        let freed: usize = going.map(|known| known.documents.len()).sum();
+        let bytes = self.open_bytes().saturating_sub(freed * (DOCUMENT_BYTES + OPENING_BYTES));
+        if bytes <= self.ctx.limits.memory_bytes {
+            return true;
+        }
+        let largest = (self.ctx.sessions.iter())
+            .filter(|(_, known)| !known.closing)
+            .max_by_key(|(session, known)| (known.documents.len(), **session == opener));
+        let Some((session, known)) = largest else { return true };
+        let (session, open) = (*session, known.documents.len());
+        self.ctx.close(session, CloseReason::NoRoom { open });
+        session != opener
     }
 
     fn subscribed(
@@ -336,7 +379,7 @@ impl Shard {
         }
     }
 
-    fn trim(&mut self, now: Now, id: DocumentId) {
+    fn tend(&mut self, now: Now, id: DocumentId) {
         let document = self.documents.entry(id).or_insert_with_key(|id| Document::new(id.clone()));
         match document.wake(&mut self.ctx) {
             Ok(()) => document.trim(&mut self.ctx, now),
@@ -347,6 +390,7 @@ impl Shard {
 
     fn closed(&mut self, now: Now, session: SessionId) {
         let Some(known) = self.ctx.sessions.remove(&session) else { return };
+        self.openings -= known.documents.len();
         for id in known.documents {
             if let Some(document) = self.documents.get_mut(&id) {
                 document.leave(&mut self.ctx, session);
@@ -399,7 +443,7 @@ impl Shard {
     /// Logs that nobody has used for longest leave memory first.
     fn save_memory(&mut self, now: Now) {
         let memory = |document: &Document| document.history.memory_bytes();
-        let mut total: usize = self.documents.values().map(memory).sum();
+        let mut total = self.open_bytes() + self.documents.values().map(memory).sum::<usize>();
         if total > self.ctx.limits.memory_bytes {
             let mut resting: Vec<_> = self
                 .documents

@@ -615,6 +615,33 @@ fn bytes_that_are_no_change_end_their_session_and_nothing_is_stored() {
 }
 
 #[test]
+fn when_open_documents_use_up_the_memory_the_session_with_the_most_has_to_go() {
+    let mut rig = Rig::new(Limits { memory_bytes: 200_000, ..Limits::default() });
+    let document = |n: u8, m: u8| {
+        let mut bytes = [n; 16];
+        bytes[0] = m;
+        model::DocumentId::from_bytes(&bytes).unwrap()
+    };
+    let [ann, bob, greedy] = ["ann", "bob", "greedy"].map(|name| Client::join(&mut rig, name));
+    for n in 0..5 {
+        rig.ask_for(&ann, document(n, 1));
+        rig.ask_for(&bob, document(n, 2));
+    }
+    let mut opened = 0;
+    while rig.closed.is_empty() && opened < 200 {
+        rig.ask_for(&greedy, document(opened, 3));
+        opened += 1;
+    }
+    assert!((20..200).contains(&opened), "it is let in, and not without end: {opened}");
+    let used = rig.shard.counters().memory_bytes;
+    assert!(used <= 200_000, "{used} bytes");
+    // The others are not asked to go, and have room again.
+    rig.ask_for(&ann, document(9, 1));
+    let gone: Vec<_> = rig.closed.iter().map(|(session, _)| *session).collect();
+    assert_eq!(gone, [greedy.session]);
+}
+
+#[test]
 fn a_session_may_have_only_so_many_documents_open() {
     let mut rig = Rig::new(Limits { documents_per_session: 3, ..Limits::default() });
     let ann = Client::join(&mut rig, "ann");

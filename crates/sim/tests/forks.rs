@@ -216,7 +216,7 @@ impl Listener {
     /// Lets everything happen that only takes time. A document that nobody has opened since the start
     /// is looked at by the sweep that the server makes now and then.
     fn settle(&mut self) {
-        self.shard.handle(self.now, Event::Trim { document: document() });
+        self.shard.handle(self.now, Event::Tend { document: document() });
         self.run();
         let end = self.now.running + Duration::from_secs(60);
         while let Some(at) = self.shard.poll_timeout().filter(|at| *at <= end) {

@@ -8,7 +8,7 @@ use std::process::Command;
 #[derive(clap::Args)]
 pub struct Options {
     /// Only this row, or all whose names start so (may be repeated): fan-out, length,
-    /// many-documents, storm, idle, stored, trace, and between regions mesh-keystroke, mesh-egress,
+    /// many-documents, storm, idle, stored, trace, rest, and between regions mesh-keystroke, mesh-egress,
     /// mesh-catch-up, mesh-discovery, mesh-audit, mesh-three.
     #[arg(long, value_name = "ROW")]
     only: Vec<String>,

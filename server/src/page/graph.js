@@ -65,6 +65,7 @@ function title(row, heads, lanes) {
   const head = heads.includes(row.hashes[0]) ? [h("span", { class: "tag good" }, "head"), " "] : null
   return h("span", {}, head, h("code", { title: row.hashes[0] }, short(row.hashes[0])),
     h("span", { class: `who lane${lanes.get(row.actor)}`, title: row.actor }, ` ${short(row.actor)}`),
+    row.first.by_server ? h("span", { class: "quiet" }, " this server, for REST") : null,
     many > 1 ? ` and ${number(many - 1)} before` : null,
     row.first.message ? ` ${row.first.message}` : null)
 }

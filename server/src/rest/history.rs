@@ -112,7 +112,7 @@ pub async fn changes(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct HistoryParams {
-    /// Where to go on: `next` of the page before.
+    /// Where to go on: `next` of the page before. One above the newest change begins with that.
     cursor: Option<u32>,
     /// How many changes at most; 100 unless it is said, and no more than `rest.history_max`.
     #[param(minimum = 1)]
@@ -135,6 +135,8 @@ pub struct HistoryEntry {
     hash: String,
     /// Who made it: an actor, which is one writer on one device in one session.
     actor: String,
+    /// Whether this region's server made it, for a call of REST.
+    by_server: bool,
     /// Whose change it is, if the writer has said so, in hexadecimal.
     author: Option<String>,
     /// How many changes this actor has made up to this one.
@@ -309,6 +311,7 @@ pub fn url_at(id: &DocumentId, heads: &Heads) -> String {
 struct Seen {
     hash: ChangeHash,
     actor: String,
+    by_server: bool,
     seq: u64,
     operations: u64,
     dependencies: Vec<String>,
@@ -413,6 +416,7 @@ impl Rest {
         let entries = seen.into_iter().zip(said).map(|(seen, said)| HistoryEntry {
             hash: seen.hash.to_string(),
             actor: seen.actor,
+            by_server: seen.by_server,
             author: said.author,
             seq: seen.seq,
             time: said.time,
@@ -448,6 +452,7 @@ impl Rest {
             seen.push(Seen {
                 hash: node.hash,
                 actor: node.actor.to_string(),
+                by_server: self.is_ours(node.actor),
                 seq,
                 operations: node.operations,
                 dependencies: (graph.deps(position).iter())

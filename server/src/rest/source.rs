@@ -57,6 +57,14 @@ impl Source {
         Ok(whole.then_some(Self { snapshot, changes }))
     }
 
+    /// Whether there is so much beside the snapshot that it should be put into it: a change that is
+    /// put in its place costs Automerge many times what one does that is loaded with the snapshot.
+    pub fn is_long(&self, compact_tail_bytes: usize) -> bool {
+        let tail: usize = self.changes.iter().map(Vec::len).sum();
+        let snapshot = self.snapshot.as_ref().map_or(0, Vec::len);
+        tail >= compact_tail_bytes.max(snapshot / 4)
+    }
+
     /// One file, as clients load it.
     pub fn into_file(self) -> Vec<u8> {
         let mut file = self.snapshot.unwrap_or_default();

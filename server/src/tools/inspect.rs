@@ -57,6 +57,7 @@ struct Page {
 struct Change {
     hash: String,
     actor: String,
+    by_server: bool,
     seq: u64,
     time: i64,
     message: Option<String>,
@@ -218,10 +219,11 @@ fn graph(page: &Page, heads: &[String], rows_max: usize) -> String {
         let message = run.first.message.as_ref().map(|text| format!("  \"{}\"", clean(text)));
         let _ = writeln!(
             text,
-            "  {columns}{}  {}  {numbers} of {}, {}{merge}{head}{}",
+            "  {columns}{}  {}  {numbers} of {}{}, {}{merge}{head}{}",
             short(&run.first.hash),
             when(run.first.time),
             short(&run.first.actor),
+            if run.first.by_server { " (this server, for REST)" } else { "" },
             count(run.operations, "operation"),
             message.unwrap_or_default()
         );

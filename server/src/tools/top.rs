@@ -25,6 +25,9 @@ const KEYS_EVERY: Duration = Duration::from_millis(100);
 /// The size of a frame that is printed where there is no terminal.
 const FRAME: (u16, u16) = (100, 30);
 
+/// On a narrower terminal figures are in two rows, and of links there is what matters most.
+const WIDE: u16 = 72;
+
 /// Which region.
 ///
 /// Keys: q, Esc or Ctrl-C quit. Exit codes: 0 it was left, or printed; 1 the region could not be asked;
@@ -153,10 +156,14 @@ fn draw(frame: &mut Frame<'_>, seen: &Seen) {
     let area = frame.area();
     let links = seen.status.links.len().max(1) as u16 + 3;
     // What there is room for: a small terminal has the figures and the links, and then lines of the log.
-    let plots = if area.height >= 20 { 6 } else { 0 };
+    let (figures, plots) = match area.height {
+        22.. if area.width < WIDE => (14, 0),
+        20.. => (7, 6),
+        _ => (7, 0),
+    };
     let [title, figures, plotted, table, log, keys] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(7),
+        Constraint::Length(figures),
         Constraint::Length(plots),
         Constraint::Max(links),
         Constraint::Fill(1),
@@ -203,8 +210,7 @@ fn heading(seen: &Seen, width: u16) -> Line<'static> {
 }
 
 fn draw_figures(frame: &mut Frame<'_>, area: Rect, status: &Status) {
-    let thirds = [Constraint::Fill(1), Constraint::Fill(1), Constraint::Fill(1)];
-    let [left, middle, right] = Layout::horizontal(thirds).areas(area);
+    let [left, middle, right] = thirds(area);
     let Status { sessions, documents, totals, per_second: rates, commits, quarantine, .. } = status;
     let stored = documents.stored.map_or_else(
         || "not counted".to_owned(),
@@ -247,6 +253,17 @@ fn draw_figures(frame: &mut Frame<'_>, area: Rect, status: &Status) {
             ("refused", quarantine.refused.to_string(), quarantine.refused > 0),
         ],
     );
+}
+
+/// Side by side, or the last below the others where there is no room.
+fn thirds(area: Rect) -> [Rect; 3] {
+    let halves = [Constraint::Fill(1), Constraint::Fill(1)];
+    if area.height < 14 {
+        return Layout::horizontal([Constraint::Fill(1); 3]).areas(area);
+    }
+    let [above, below] = Layout::vertical(halves).areas(area);
+    let [left, middle] = Layout::horizontal(halves).areas(above);
+    [left, middle, below]
 }
 
 /// Names on the left, figures on the right.
@@ -304,6 +321,7 @@ fn draw_links(frame: &mut Frame<'_>, area: Rect, links: &[Link]) {
         return frame.render_widget(none.block(block), area);
     }
     let head = ["region", "state", "round trip", "behind", "in", "out", "last error"];
+    let columns = if area.width >= WIDE { head.len() } else { 4 };
     let rows = links.iter().map(|link| {
         let state = match link.state.as_str() {
             "up" => good(),
@@ -314,7 +332,7 @@ fn draw_links(frame: &mut Frame<'_>, area: Rect, links: &[Link]) {
             0 => "level".to_owned(),
             n => format!("{n}, {:.0} s", link.lag_seconds),
         };
-        Row::new([
+        let cells = [
             Cell::new(link.region.clone()),
             Cell::new(link.state.clone()).style(state),
             Cell::new(link.round_trip_ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"))),
@@ -322,7 +340,8 @@ fn draw_links(frame: &mut Frame<'_>, area: Rect, links: &[Link]) {
             Cell::new(bytes(link.bytes_in)),
             Cell::new(bytes(link.bytes_out)),
             Cell::new(link.last_error.clone().unwrap_or_default()).style(quiet()),
-        ])
+        ];
+        Row::new(cells.into_iter().take(columns))
     });
     let names = links.iter().map(|link| link.region.len()).max().unwrap_or_default();
     let widths = [
@@ -335,7 +354,8 @@ fn draw_links(frame: &mut Frame<'_>, area: Rect, links: &[Link]) {
         Constraint::Length(10),
         Constraint::Fill(1),
     ];
-    let table = Table::new(rows, widths).header(Row::new(head).style(quiet())).block(block);
+    let head = Row::new(head.into_iter().take(columns)).style(quiet());
+    let table = Table::new(rows, widths.into_iter().take(columns)).header(head).block(block);
     frame.render_widget(table, area);
 }
 
@@ -399,9 +419,11 @@ mod tests {
 
     #[test]
     fn a_frame_has_the_figures_and_the_links_whatever_its_size() {
-        for size in [(80, 24), (140, 40), (60, 16), (200, 80)] {
+        for size in [(80, 24), (140, 40), (60, 16), (50, 24), (200, 80)] {
             let text = frame(&seen(), size);
-            for part in ["eu", "up for 1 min 5 s", "live", "sessions", "12.5/s", "us", "q quits"] {
+            let whole = ["eu", "up for 1 min 5 s", "live", "sessions", "12.5/s", "us", "q quits"];
+            let roomy = (size.1 >= 22).then_some("closed for cause");
+            for part in whole.into_iter().chain(roomy) {
                 assert!(text.contains(part), "{part} is not in {size:?}:\n{text}");
             }
             assert!(text.lines().all(|line| line.chars().count() <= size.0.into()), "{text}");

@@ -1,5 +1,6 @@
 //! One typist, many readers of one document, at a fixed rate.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::bench::{Bench, Upload};
@@ -16,12 +17,28 @@ const SETUP_LIMIT: Duration = Duration::from_secs(150);
 /// For what is still on its way when the typist stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
+/// Starts something beside the typing, on a server, and gives what ends it and tells of it.
+pub(super) type Beside = fn(SocketAddr) -> Result<End, String>;
+pub(super) type End = Box<dyn FnOnce() -> Result<String, String>>;
+
+/// How much is typed, and for whom.
+#[derive(Clone, Copy)]
+pub(super) struct FanOut {
+    /// Of the document, before anything is measured.
+    pub edits: usize,
+    /// Who subscribe.
+    pub readers: usize,
+    /// Changes a second.
+    pub rate: usize,
+}
+
+/// `beside` starts what else the server is asked meanwhile; when the typist has stopped it is told
+/// so, and says what that was.
 pub(super) fn measure(
     bench: &Bench,
     kind: Kind,
-    edits: usize,
-    readers: usize,
-    rate: usize,
+    FanOut { edits, readers, rate }: FanOut,
+    beside: Option<Beside>,
 ) -> Result<Measured, String> {
     let server = bench.fresh(kind)?;
     let mut world = World::new(server.address)?;
@@ -45,6 +62,7 @@ pub(super) fn measure(
     }
     world.run_until(Instant::now() + Duration::from_millis(500))?;
 
+    let beside = beside.map(|start| start(server.address)).transpose()?;
     let (warm_up, seconds) = (rate, bench.size(10, 3));
     let mut lateness = Histogram::new();
     let under_load = |why: String| format!("under load: {why}");
@@ -63,6 +81,7 @@ pub(super) fn measure(
     }
     let complete = world.run_until_all_done(Instant::now() + DRAIN_LIMIT).map_err(under_load)?;
     let usage = server.usage();
+    let beside = beside.map(|end| end()).transpose()?;
     let mut missing = 0;
     for id in &ids {
         let held = world.standing(*id).held;
@@ -85,6 +104,9 @@ pub(super) fn measure(
     measured.number("server_cpu_s", cpu.as_secs_f64());
     measured.number("generator_cpu_share", busy);
     measured.number("writer_late_p99_ms", lateness.quantile(0.99).as_secs_f64() * 1e3);
+    if let Some(beside) = beside {
+        measured.remark(beside);
+    }
     if busy > 0.9 {
         measured.remark(format!("the load generator used {:.0} % of a core", busy * 100.0));
     }

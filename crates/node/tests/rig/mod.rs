@@ -168,7 +168,7 @@ impl Rig {
     }
 
     pub fn trim(&mut self, document: DocumentId) {
-        self.shard.handle(self.now, Event::Trim { document });
+        self.shard.handle(self.now, Event::Tend { document });
         self.run();
     }
 
