@@ -285,6 +285,7 @@ impl Config {
             retain_age: Duration::from_secs(self.retention.hours * 3600),
             documents_per_session: self.documents_per_session,
             memory_bytes: documents as usize / shards,
+            open_bytes: documents as usize / shards,
             chunks: history::chunk::Limits {
                 inflated_bytes_max: self.frame_bytes_max,
                 ..history::chunk::Limits::default()

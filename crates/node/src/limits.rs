@@ -42,10 +42,11 @@ pub struct Limits {
     pub retain_age: Duration,
     /// How long a document that no session has open stays in memory.
     pub idle_after: Duration,
-    /// How much memory documents may take, per shard, before the logs of those at rest leave it. When
-    /// what is left after that, for the documents that are open, is more, the session with the most of
-    /// them is closed.
+    /// How much memory documents may take, per shard, before the logs of those at rest leave it.
     pub memory_bytes: usize,
+    /// How much of it may be taken by documents for being open, whatever their logs do, before the
+    /// session with the most of them is closed.
+    pub open_bytes: usize,
     /// How long a client waits at most for a document that another region may have.
     pub ask_within: Duration,
     /// A repair that the other region does not go on with ends after this.
@@ -83,6 +84,7 @@ impl Default for Limits {
             retain_age: Duration::from_secs(7 * 24 * 3600),
             idle_after: Duration::from_secs(10),
             memory_bytes: 128 << 20,
+            open_bytes: 128 << 20,
             ask_within: Duration::from_secs(3),
             repair_within: Duration::from_secs(30),
             bulk_bytes_at_once: 64 << 10,

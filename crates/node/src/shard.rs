@@ -317,7 +317,7 @@ impl Shard {
         }
         known.documents.insert(id.clone());
         self.openings += 1;
-        if self.open_bytes() <= self.ctx.limits.memory_bytes {
+        if self.open_bytes() <= self.ctx.limits.open_bytes {
             return true;
         }
         self.send_the_largest_away(session)
@@ -335,7 +335,7 @@ impl Shard {
         let going = self.ctx.sessions.values().filter(|known| known.closing);
         let freed: usize = going.map(|known| known.documents.len()).sum();
         let bytes = self.open_bytes().saturating_sub(freed * (DOCUMENT_BYTES + OPENING_BYTES));
-        if bytes <= self.ctx.limits.memory_bytes {
+        if bytes <= self.ctx.limits.open_bytes {
             return true;
         }
         let largest = (self.ctx.sessions.iter())
