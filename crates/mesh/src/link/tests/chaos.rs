@@ -50,7 +50,7 @@ fn dial(world: &mut World, dialler: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, fork: false, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, fork: false, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_both_regions_end_with_the_same_logs_and_nobody_is_blamed(
