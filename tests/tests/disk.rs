@@ -130,21 +130,27 @@ fn what_was_acknowledged_is_there_after_the_power_goes() {
 
 #[test]
 fn a_store_that_is_not_whole_is_refused_at_the_start_and_never_served_as_empty() {
-    for (store, name) in [("sled", "db"), ("sqlite", "tributary.sqlite")] {
+    for (store, name) in [("sled", "db"), ("sqlite", "store.sqlite")] {
         let folder = tempfile::tempdir().expect("there is room for a folder");
         let server = Server::start(folder.path(), &["--store", store]);
         write(&server, 20);
         server.terminate();
         let mut server = server;
         assert_eq!(server.wait().code(), Some(0));
-        let file = find(folder.path(), name);
-        fs::write(&file, vec![0xa5; 64 << 10]).expect("the file can be written");
+        let file = folder.path().join(name);
+        let whole = fs::read(&file).expect("the database is under its name");
         let path = folder.path().to_str().expect("a plain path");
-        let output =
-            run(&["serve", "--listen", "127.0.0.1:0", "--data", path, "--store", store], &[]);
-        assert_eq!(output.status.code(), Some(3), "{store}");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains(path) && said.contains("backup"), "{said}");
+        for (what, bytes) in [("garbage", vec![0xa5; 64 << 10]), ("emptied", Vec::new())] {
+            fs::write(&file, bytes).expect("the file can be written");
+            let output =
+                run(&["serve", "--listen", "127.0.0.1:0", "--data", path, "--store", store], &[]);
+            assert_eq!(output.status.code(), Some(3), "{store}, {what}");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.contains(path) && said.contains("backup"), "{store}, {what}: {said}");
+        }
+        // What was refused was that file and nothing else.
+        fs::write(&file, whole).expect("the file can be written");
+        holds(folder.path(), store, 20);
     }
 }
 
@@ -182,18 +188,4 @@ fn a_disk_that_is_too_small_for_a_backup_is_named_and_nothing_is_left_on_it() {
         client.put("key", 2);
         client.acknowledged();
     }
-}
-
-/// The database file: the one with this name, or else the largest in the folder.
-fn find(folder: &Path, name: &str) -> PathBuf {
-    let named = folder.join(name);
-    if named.is_file() {
-        return named;
-    }
-    fs::read_dir(folder)
-        .expect("it is a folder")
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.is_file())
-        .max_by_key(|path| path.metadata().map_or(0, |metadata| metadata.len()))
-        .expect("a store has files")
 }

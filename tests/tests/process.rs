@@ -1,5 +1,8 @@
 //! The real process: kills, signals, exit codes, configuration.
 
+#[allow(dead_code, reason = "the table of misfits uses more of it")]
+#[path = "../../crates/history/tests/structural/raw.rs"]
+mod raw;
 mod support;
 
 use std::fs;
@@ -9,6 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use model::DocumentId;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use raw::Raw;
 use support::Client;
 use tempfile::TempDir;
 use tributary_tests::{Server, run};
@@ -215,6 +219,36 @@ fn a_server_that_runs_says_so_to_whoever_asks_by_http() {
         assert!(answer.contains(part), "{path}: {answer}");
     }
     assert!(get(&server, "/no-such-page").starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn what_only_the_crdt_can_judge_reaches_others_if_it_is_good_and_else_ends_its_connection() {
+    let data = folder();
+    let server = Server::start(data.path(), &[]);
+    let [mut ann, mut bob, mut eve, mut fay] = ["ann", "bob", "eve", "fay"].map(|name| {
+        let mut client = Client::join(&server, name, &document(4));
+        client.pull();
+        client
+    });
+    ann.put("title", 1);
+    ann.acknowledged();
+    let on_top = |client: &mut Client, actor: &[u8], start| {
+        Raw::put(actor, 1, start, client.doc.get_heads().iter().map(|head| head.0).collect())
+    };
+    eve.hand_in(on_top(&mut ann, b"eve", 2).with_expand().bytes());
+    ann.reads("x", 5);
+    bob.reads("x", 5);
+    fay.hand_in(on_top(&mut ann, b"fay", 3).with_run_of_one().bytes());
+    assert_eq!(fay.closed(), Some(1008));
+    ann.put("title", 2);
+    ann.acknowledged();
+    bob.reads("title", 2);
+    assert_eq!(bob.doc.get_heads(), ann.doc.get_heads());
+    let mut newcomer = Client::join(&server, "newcomer", &document(4));
+    newcomer.pull();
+    assert_eq!(newcomer.doc.get_heads(), ann.doc.get_heads());
+    let figures = get(&server, "/metrics");
+    assert!(figures.contains("changes_slow_lane_total 2\n"), "{figures}");
 }
 
 fn get(server: &Server, path: &str) -> String {

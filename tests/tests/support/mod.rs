@@ -5,9 +5,9 @@ use std::io;
 use std::net::TcpStream;
 use std::time::Instant;
 
-use automerge::sync::{Message as SyncMessage, State, SyncDoc};
+use automerge::sync::{Message as SyncMessage, MessageVersion, State, SyncDoc};
 use automerge::transaction::Transactable;
-use automerge::{AutoCommit, ChangeHash, ROOT, ReadDoc};
+use automerge::{AutoCommit, Change, ChangeHash, ROOT, ReadDoc};
 use model::{DocumentId, PeerId};
 use tokio_tungstenite::tungstenite::{Error, Message as Frame, WebSocket, client};
 use tributary_tests::{PATIENCE, Server};
@@ -79,6 +79,23 @@ impl Client {
     pub fn put(&mut self, key: &str, value: i64) {
         self.doc.put(ROOT, key, value).expect("maps take numbers");
         self.send();
+    }
+
+    /// Sends a change that is not in this copy, by somebody else or by nobody honest.
+    #[allow(dead_code, reason = "most test files are honest")]
+    pub fn hand_in(&mut self, change: Vec<u8>) {
+        let hash = Change::from_bytes(change.clone()).expect("it parses").hash();
+        let message = SyncMessage {
+            heads: vec![hash],
+            need: Vec::new(),
+            have: Vec::new(),
+            changes: vec![change].into(),
+            flags: None,
+            version: MessageVersion::V1,
+        };
+        let (sender, target) = (self.name.clone(), self.server.clone());
+        let (document, data) = (self.document.clone(), Cow::Owned(message.encode()));
+        self.say(&Message::Sync { sender, target, document, data });
     }
 
     /// Reads until the server has said that it holds everything this copy holds.
