@@ -43,14 +43,13 @@ pub fn run(options: &Options) -> Result<(), String> {
         install(&peers)?;
     }
     let mut build = vec!["build", "--release", "-p", "tributary-load"];
+    if wanted("tributary") {
+        build.extend(["-p", "tributary"]);
+    }
     if wanted("samod") {
         build.extend(["--features", "tributary-load/samod-peer"]);
     }
     succeed(Command::new("cargo").args(build).current_dir(&root))?;
-    if wanted("tributary") {
-        let build = ["build", "--release", "-p", "tributary"];
-        succeed(Command::new("cargo").args(build).current_dir(&root))?;
-    }
 
     let target = crate::test::target(&root);
     let mut load = Command::new(target.join("release/tributary-load"));

@@ -129,7 +129,7 @@ pub fn chromium() -> Result<PathBuf, String> {
 /// When something is not to be had, or the demo does not do what it should.
 pub fn test(root: &Path) -> Result<(), String> {
     let chromium = chromium()?;
-    build_binaries(root, false)?;
+    crate::test::build(root)?;
     build_page(root)?;
     let folder = root.join("tests/demo");
     done(Command::new("npm").arg("ci").current_dir(&folder))?;

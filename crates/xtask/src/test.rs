@@ -95,18 +95,17 @@ fn docs(root: &Path) -> Result<(), String> {
 }
 
 fn rust(root: &Path) -> Result<(), String> {
-    // The binary first: tests outside its package start it.
-    done(cargo(root).args(["build", "--package", "tributary"]))?;
+    build(root)?;
     done(cargo(root).args(["test", "--workspace", "--no-fail-fast"]))
 }
 
 fn rest(root: &Path) -> Result<(), String> {
-    done(cargo(root).args(["build", "--package", "tributary"]))?;
+    build(root)?;
     crate::rest::run(root)
 }
 
 fn interop(root: &Path) -> Result<(), String> {
-    done(cargo(root).args(["build", "--package", "tributary"]))?;
+    build(root)?;
     let folder = root.join("tests/interop");
     done(npm(&folder).args(["run", "setup"]))?;
     done(npm(&folder).args(["test"]))
@@ -116,6 +115,17 @@ fn interop(root: &Path) -> Result<(), String> {
 pub fn target(root: &Path) -> PathBuf {
     // An absolute path replaces the root.
     root.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
+/// Builds the tests, and the binaries that they and other steps start, before any of them runs.
+///
+/// Always all of the workspace: with only some packages named, what these share with the others has
+/// fewer features, and half of all there is would be built once more.
+///
+/// # Errors
+/// When something does not build.
+pub fn build(root: &Path) -> Result<(), String> {
+    done(cargo(root).args(["test", "--workspace", "--no-run", "--quiet"]))
 }
 
 fn cargo(root: &Path) -> Command {
