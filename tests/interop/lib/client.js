@@ -83,7 +83,11 @@ export class Client {
   async close() {
     if (this.closed) return
     this.closed = true
-    if (this.adapter) this.adapter.retryInterval = 0
+    if (this.adapter) {
+      this.adapter.retryInterval = 0
+      // One that is still opening complains when it is closed, and the adapter does not listen any more.
+      this.adapter.socket?.addEventListener("error", () => {})
+    }
     await this.repo.shutdown()
   }
 }

@@ -1,40 +1,46 @@
-// The frame of the stories about regions: some servers, linked by cables that a test can pull.
+// The frame of the stories about regions: some servers, linked by wires that a test can cut and stall.
 
 import { after, before } from "node:test"
 import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Cable } from "./cable.js"
 import { Client } from "./client.js"
 import { Server } from "./server.js"
 import { until } from "./until.js"
+import { Wire } from "./wan.js"
 
 const KEY = "a secret that all regions of the test share\n"
-/** How long bytes take between two regions, in milliseconds. */
-const DELAY_MS = 20
+/** What wires between regions are like, unless a test makes them otherwise. */
+const FAR = { latency_ms: 20, jitter_ms: 5, bytes_per_second: 2_000_000 }
 
 /**
  * Linked regions for all tests of a file. The region `names[i]` dials every `names[j]` with j < i
- * through a cable of their own.
+ * through a wire of their own.
  */
-export function regions(names = ["eu", "us", "ap"]) {
+export function regions(names = ["eu", "us", "ap"], { way = FAR } = {}) {
   const world = {
     servers: {},
     clients: [],
-    cables: new Map(),
+    wires: new Map(),
     /** A client that has joined a region. */
     async join(region, options) {
       const client = await Client.join(world.servers[region].url, options)
       world.clients.push(client)
       return client
     },
-    /** The cable between two regions. */
-    cable(one, other) {
-      return world.cables.get([one, other].sort().join())
+    /** The wire between two regions. */
+    wire(one, other) {
+      return world.wires.get([one, other].sort().join())
     },
-    /** Every cable of a region. */
-    cablesOf(region) {
-      return names.filter(name => name !== region).map(name => world.cable(region, name))
+    /** Does something with every wire of a region. */
+    async withWiresOf(region, act) {
+      const others = names.filter(name => name !== region)
+      await Promise.all(others.map(name => act(world.wire(region, name))))
+    },
+    /** Makes every wire as it was at the start. */
+    async restore() {
+      await Promise.all([...world.wires.values()].map(wire => wire.become(way)))
+      await world.linked()
     },
     /** What a region says of its links. */
     async mesh(region) {
@@ -87,9 +93,9 @@ export function regions(names = ["eu", "us", "ap"]) {
     for (const [at, name] of names.entries()) {
       const links = []
       for (const other of names.slice(0, at)) {
-        const cable = await Cable.to(world.servers[other].url, { delay: DELAY_MS })
-        world.cables.set([name, other].sort().join(), cable)
-        links.push({ name: other, url: cable.url })
+        const wire = await Wire.to(world.servers[other].url, way)
+        world.wires.set([name, other].sort().join(), wire)
+        links.push({ name: other, url: wire.url })
       }
       links.push(...names.slice(at + 1).map(other => ({ name: other })))
       world.servers[name] = await world.start(name, { links })
@@ -98,7 +104,7 @@ export function regions(names = ["eu", "us", "ap"]) {
   })
   after(async () => {
     await Promise.allSettled(world.clients.map(client => client.close()))
-    await Promise.allSettled([...world.cables.values()].map(cable => cable.cut()))
+    await Promise.allSettled([...world.wires.values()].map(wire => wire.end()))
     await Promise.allSettled(world.all.map(server => server.dispose()))
     await Promise.allSettled(world.folders.map(folder => rm(folder, { recursive: true, force: true })))
   })

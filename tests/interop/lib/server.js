@@ -8,7 +8,7 @@ import { once } from "node:events"
 import { existsSync } from "node:fs"
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
-import { join, resolve } from "node:path"
+import { dirname, join, resolve } from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 
@@ -20,6 +20,9 @@ export const wanted = process.env.SERVER ?? join(target, "debug/tributary")
 
 /** Whether the JavaScript server is tested instead of Tributary. */
 export const isStock = wanted === "stock"
+
+/** Where the project's other binaries are. */
+export const binaries = isStock ? join(target, "debug") : dirname(wanted)
 
 const START_MS = 30_000
 const STOP_MS = 30_000

@@ -6,31 +6,31 @@ import { agree, allShow, until } from "../lib/until.js"
 
 const world = story()
 
-test("edits made on both sides of a cut cable meet when it is mended", async () => {
-  const cable = await world.cable()
-  const [alice, bob] = [await world.join({ cable }), await world.join()]
+test("edits made on both sides of a cut wire meet when it is mended", async () => {
+  const wire = await world.wire()
+  const [alice, bob] = [await world.join({ wire }), await world.join()]
   const hers = alice.create({ text: "start" })
   const his = await bob.open(hers.url)
   for (let round = 1; round <= 3; round++) {
-    await cable.cut()
+    await wire.cut()
     await until(() => !alice.connected, "the client to notice")
     for (let at = 0; at < 20; at++) {
       splice(alice, hers, 0, 0, "a")
       splice(bob, his, his.doc().text.length, 0, "b")
     }
-    await cable.mend()
+    await wire.mend()
     await allShow([hers, his], { text: "a".repeat(20 * round) + "start" + "b".repeat(20 * round) })
   }
 })
 
 test("a document created offline is uploaded on return", async () => {
-  const cable = await world.cable()
-  const [alice, bob] = [await world.join({ cable }), await world.join()]
-  await cable.cut()
+  const wire = await world.wire()
+  const [alice, bob] = [await world.join({ wire }), await world.join()]
+  await wire.cut()
   await until(() => !alice.connected, "the client to notice")
   const hers = alice.create({ made: "offline" })
   hers.change(doc => (doc.edited = true))
-  await cable.mend()
+  await wire.mend()
   await until(() => alice.connected, "the client to return")
   const his = await bob.open(hers.url)
   await allShow([his], { made: "offline", edited: true })

@@ -66,14 +66,14 @@ test("presence stays in its own document", async () => {
 })
 
 test("presence is heard again after the listener's connection was cut", async () => {
-  const cable = await world.cable()
-  const [alice, bob] = [await world.join(), await world.join({ cable })]
+  const wire = await world.wire()
+  const [alice, bob] = [await world.join(), await world.join({ wire })]
   const hers = alice.create({ opened: true })
   const his = await bob.open(hers.url)
   const inbox = heard(his)
-  await cable.cut()
+  await wire.cut()
   await until(() => !bob.connected, "the client to notice")
-  await cable.mend()
+  await wire.mend()
   hers.change(doc => (doc.edited = true))
   await allShow([his], { opened: true, edited: true })
   hers.broadcast("still here")

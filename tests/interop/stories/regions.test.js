@@ -1,4 +1,5 @@
 import assert from "node:assert/strict"
+import { randomBytes } from "node:crypto"
 import { test } from "node:test"
 import { setTimeout as delay } from "node:timers/promises"
 import { splice } from "../lib/client.js"
@@ -8,6 +9,12 @@ import { agree, allShow, until } from "../lib/until.js"
 const world = regions()
 /** How long partitions last. Long enough that both sides have noticed and given up. */
 const PARTITION_MS = 3_000
+/**
+ * What a region that is cut off writes, and a wire that needs some seconds for it. More changes than
+ * are taken for keystrokes, of what does not compress.
+ */
+const MUCH = { changes: 400, bytes: 2_000 }
+const NARROW = { latency_ms: 20, jitter_ms: 5, bytes_per_second: 100_000 }
 
 /** One client in each of these regions, with one document open. */
 async function room(...names) {
@@ -41,7 +48,7 @@ test("people who type in three regions at once end with the same text", async ()
 
 test("a region that is cut off goes on, and both sides merge when it is back", async () => {
   const { clients, handles } = await room("eu", "us", "ap")
-  await Promise.all(world.cablesOf("eu").map(cable => cable.cut()))
+  await world.withWiresOf("eu", wire => wire.cut())
   await world.linked(false, ["eu"])
   const end = performance.now() + PARTITION_MS
   let rounds = 0
@@ -55,19 +62,59 @@ test("a region that is cut off goes on, and both sides merge when it is back", a
   await agree(handles.slice(1), doc => doc.text.length === 2 * rounds)
   assert.equal(handles[0].doc().text, "a".repeat(rounds))
 
-  await Promise.all(world.cablesOf("eu").map(cable => cable.mend()))
+  await world.withWiresOf("eu", wire => wire.mend())
   await agree(handles, doc => doc.text.length === 3 * rounds)
   await world.linked()
 })
 
 test("two regions whose link is cut still hear each other through the third", async () => {
   const { clients, handles } = await room("eu", "us")
-  await world.cable("eu", "us").cut()
+  await world.wire("eu", "us").cut()
   await world.link("eu", "us", false)
   splice(clients[0], handles[0], 0, 0, "around ")
   await allShow(handles, { text: "around " })
-  await world.cable("eu", "us").mend()
+  await world.wire("eu", "us").mend()
   await world.linked()
+})
+
+test("a link that falls silent is given up by both sides, and people hear each other through the third", async () => {
+  const { clients, handles } = await room("eu", "us")
+  await world.wire("eu", "us").stall()
+  splice(clients[0], handles[0], 0, 0, "a")
+  splice(clients[1], handles[1], 0, 0, "b")
+  await world.link("eu", "us", false)
+  await world.link("us", "eu", false)
+  splice(clients[0], handles[0], 0, 0, "c")
+  await agree(handles, doc => [...doc.text].sort().join("") === "abc")
+  await world.wire("eu", "us").mend()
+  await world.linked()
+  splice(clients[1], handles[1], 3, 0, "d")
+  await agree(handles, doc => doc.text.length === 4)
+})
+
+test("after a cut a keystroke is there before what was missed is through a narrow link", async () => {
+  const { clients, handles } = await room("eu", "us")
+  const much = clients[0].create({ done: 0 })
+  const missed = await clients[1].open(much.url)
+  await world.withWiresOf("eu", wire => wire.cut())
+  await world.linked(false, ["eu"])
+  for (let done = 1; done <= MUCH.changes; done++) {
+    much.change(doc => Object.assign(doc, { done, noise: new Uint8Array(randomBytes(MUCH.bytes)) }))
+    if (done % 50 === 0) await new Promise(setImmediate)
+  }
+  const complete = handle => handle.doc().done === MUCH.changes
+  // Another client has it, so the region has.
+  const witness = await (await world.join("eu")).open(much.url)
+  await until(() => complete(witness), "the region to have it all")
+  await world.withWiresOf("eu", wire => wire.become(NARROW))
+  await world.link("eu", "us", true)
+  for (let at = 1; at <= 10; at++) {
+    splice(clients[0], handles[0], 0, 0, "k")
+    await allShow([handles[1]], { text: "k".repeat(at) })
+    assert.ok(!complete(missed), `keystroke ${at} came after ${MUCH.changes} changes`)
+  }
+  await until(() => complete(missed), "what was missed to be there, too", 60_000)
+  await world.restore()
 })
 
 test("a region that is killed has everything again when it is back, and loses nothing", async () => {

@@ -22,17 +22,17 @@ test("many documents that nobody has are all answered", async () => {
 })
 
 test("a document that was unavailable arrives in the same connection when somebody brings it", async () => {
-  const cable = await world.cable()
-  const author = await world.join({ cable })
+  const wire = await world.wire()
+  const author = await world.join({ wire })
   const waiting = await world.join()
-  await cable.cut()
+  await wire.cut()
   await until(() => !author.connected, "the author to be gone")
   const hers = author.create({ came: "late" })
   await assert.rejects(waiting.find(hers.url), /unavailable/)
   const { peerId } = waiting.server
   let left = false
   waiting.adapter.on("peer-disconnected", () => (left = true))
-  await cable.mend()
+  await wire.mend()
   const his = await until(() => waiting.find(hers.url).catch(() => undefined), "the document to turn up")
   await allShow([his], { came: "late" })
   his.change(doc => (doc.answered = true))
