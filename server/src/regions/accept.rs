@@ -14,7 +14,7 @@ use mesh::handshake::Handshake;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 
 use crate::http::Site;
-use crate::regions::socket::{PROTOCOL, Unproven, accepted, prove};
+use crate::regions::socket::{PROTOCOL, accepted, prove};
 use crate::regions::{Regions, random_bytes};
 
 /// No more of what the other side asks for is shown.
@@ -81,22 +81,11 @@ pub async fn endpoint(State(site): State<Arc<Site>>, mut request: Request) -> Re
             }
             Err(error) => {
                 tracing::warn!(from, %error, "a region was refused");
-                regions.account.count(kind(&error));
+                regions.account.count(error.kind());
             }
         }
     });
     answer
-}
-
-fn kind(error: &Unproven) -> &'static str {
-    match error {
-        Unproven::Refused(_) => "handshake",
-        Unproven::Stranger { .. } => "name",
-        Unproven::Told { .. } => "told",
-        Unproven::TooMany(_) => "too_many",
-        Unproven::Slow => "slow",
-        Unproven::Gone => "gone",
-    }
 }
 
 /// The sub-protocol that is asked for names the version.

@@ -104,6 +104,17 @@ enum DialError {
 }
 
 impl DialError {
+    /// In one word, to count by. The network itself does not count: it is tried all the time.
+    fn kind(&self) -> Option<&'static str> {
+        match self {
+            Self::Connect(_) | Self::Slow => None,
+            Self::Tls(_) => Some("tls"),
+            Self::Http { .. } => Some("http"),
+            Self::Protocol(_) => Some("protocol"),
+            Self::Unproven(unproven) => Some(unproven.kind()),
+        }
+    }
+
     fn is_for_an_operator(&self) -> bool {
         match self {
             Self::Connect(_) | Self::Slow => false,
@@ -143,7 +154,7 @@ pub async fn keep_up(regions: Arc<Regions>, link: Arc<LinkWay>, url: Uri, lane: 
             }
             Err(error) => {
                 let text = error.to_string();
-                link.account.dial_failed(&text);
+                link.account.dial_failed(error.kind(), &text);
                 // Once for each error, not once for each attempt.
                 if text == last_error {
                     tracing::debug!(region = %link.region, %url, lane = lane_name(lane), text, "not reached");

@@ -167,6 +167,18 @@ pub enum Unproven {
 }
 
 impl Unproven {
+    /// In one word, to count by.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "handshake",
+            Self::Stranger { .. } => "name",
+            Self::Told { .. } => "told",
+            Self::TooMany(_) => "too_many",
+            Self::Slow => "slow",
+            Self::Gone => "gone",
+        }
+    }
+
     /// Whether trying again soon is of no use.
     pub fn is_for_an_operator(&self) -> bool {
         match self {

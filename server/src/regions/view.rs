@@ -125,9 +125,14 @@ impl Account {
         self.with(|entries| entries.up_since = up.then(Instant::now));
     }
 
-    /// The region could not be reached.
-    pub fn dial_failed(&self, error: &str) {
-        self.with(|entries| entries.last_error = Some(error.to_owned()));
+    /// The region could not be reached; `kind`, if it was, and the connection came to nothing.
+    pub fn dial_failed(&self, kind: Option<&'static str>, error: &str) {
+        self.with(|entries| {
+            if let Some(kind) = kind {
+                *entries.closes.entry(kind).or_default() += 1;
+            }
+            entries.last_error = Some(error.to_owned());
+        });
     }
 
     /// A socket of the link has ended.
