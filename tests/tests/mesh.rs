@@ -261,6 +261,65 @@ fn a_second_region_of_the_same_name_is_refused_and_both_logs_say_so() {
 }
 
 #[test]
+fn a_copy_of_a_regions_disk_is_refused_while_that_runs_and_takes_its_place_when_it_is_gone() {
+    let mut world = World::start(&["eu", "us"]);
+    let write = |region: &Region, n: u8, key: &str| {
+        let mut writer = Client::join(region.server(), key, &document(n));
+        writer.pull();
+        writer.put(key, 1);
+        writer.acknowledged();
+    };
+    write(world.region("us"), 1, "before");
+    write(world.region("us"), 2, "before");
+    world.level();
+    world.region_mut("us").stop();
+    let mut copy = world.region("us").copy();
+    world.region_mut("us").start_again();
+    world.linked();
+    write(world.region("us"), 1, "after");
+
+    // The copy has the same name, the same store and the same links.
+    copy.start_again();
+    copy.says(&["region=eu", "the region name us is taken"]);
+    world.region("eu").says(&["we closed", "region=us", "the region name us is taken"]);
+    // It is alone, and like every region that is alone it serves its clients; the other is not disturbed.
+    write(&copy, 1, "in the copy");
+    write(&copy, 3, "in the copy");
+    write(world.region("us"), 2, "after");
+    world.level();
+    crosses(&world, "eu", &["us"], 4);
+    assert!(!copy.reaches("eu"));
+    let closes = world.region("eu").link("us").unwrap()["closes"].clone();
+    assert!(closes["taken"].as_u64() >= Some(1), "{closes}");
+
+    // Its place is free: what it lacks comes, what only it has goes, and nobody does anything for it.
+    world.region_mut("us").kill();
+    until("the copy to be linked", || copy.reaches("eu") && world.region("eu").reaches("us"));
+    let heads = |region: &Region| {
+        [1, 2, 3, 4].map(|n| {
+            let mut reader = Client::join(region.server(), "reader", &document(n));
+            reader.pull();
+            reader.doc.get_heads()
+        })
+    };
+    until("both to serve the same", || heads(&copy) == heads(world.region("eu")));
+    for (n, key) in
+        [(1, "before"), (1, "after"), (1, "in the copy"), (2, "after"), (3, "in the copy")]
+    {
+        for region in [&copy, world.region("eu")] {
+            let mut reader = Client::join(region.server(), "reader", &document(n));
+            reader.pull();
+            assert_eq!(reader.get(key), Some(1), "document {n}, {key}");
+        }
+    }
+    write(&copy, 5, "in its place");
+    client(&world, "eu", 5).reads("in its place", 1);
+    copy.stop();
+    let output = run(&["verify", "--data", copy.data().to_str().unwrap()], &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn a_region_that_dials_one_of_its_own_name_is_told_that_it_is_taken() {
     let first = Region::start("eu", KEY, &[], "");
     let url = format!("ws://{}", first.address());

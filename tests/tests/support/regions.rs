@@ -20,6 +20,8 @@ use wan::{Conditions, LinkHandle, Wan, Way};
 pub const KEY: &str = "a secret that all regions of the test share";
 /// Of the wires' jitter, if they have any.
 const SEED: u64 = 1;
+/// Where a process starts that never ran.
+const ANYWHERE: &str = "127.0.0.1:0";
 /// How often a condition is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -90,18 +92,29 @@ impl Region {
             folder,
             config,
             data,
-            address: "127.0.0.1:0".to_owned(),
+            address: ANYWHERE.to_owned(),
             server: None,
         };
         region.start_again();
-        region.address = region.server().address().to_owned();
         region
     }
 
-    /// Starts the process where it was before.
+    /// A copy of its disk in another folder, with the same config file. It does not run yet; nor should
+    /// this one, or the copy is not what it was at one moment.
+    pub fn copy(&self) -> Self {
+        assert!(self.server.is_none(), "it is to be stopped first");
+        let folder = tempfile::tempdir().expect("there is room for a folder");
+        let data = folder.path().join("data");
+        copy_folder(&self.data, &data);
+        let (name, config) = (self.name.clone(), self.config.clone());
+        Self { name, folder, config, data, address: ANYWHERE.to_owned(), server: None }
+    }
+
+    /// Starts the process where it was before, if it was.
     pub fn start_again(&mut self) {
         let config = self.config.to_str().expect("a path of ours");
         let server = Server::start_at(&self.address, &self.data, &["--config", config], &[]);
+        self.address = server.address().to_owned();
         self.server = Some(server);
     }
 
@@ -303,6 +316,19 @@ impl World {
                 others.all(|other| holds(region, other))
             })
         });
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("it can be made");
+    for entry in fs::read_dir(from).expect("it can be listed") {
+        let entry = entry.expect("it can be listed");
+        let to = to.join(entry.file_name());
+        if entry.file_type().expect("it is there").is_dir() {
+            copy_folder(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).expect("it can be copied");
+        }
     }
 }
 
