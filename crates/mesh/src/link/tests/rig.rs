@@ -502,6 +502,7 @@ impl Lone {
     pub fn new(logs: BTreeMap<LogId, Kept>, rows: Vec<crate::frame::Row>) -> Self {
         let mut lone = Self::with(logs);
         lone.say(LIVE, &Frame::Vector(rows));
+        lone.say(LIVE, &Frame::Forgotten(Vec::new()));
         lone
     }
 
