@@ -21,7 +21,7 @@ pub fn page(lines: &[Line], peers: &Path) -> String {
          ## How to read it\n\n{READING}\n\
          ## Results\n\n{table}",
         dates = dates.join(", "),
-        machine = machine(peers),
+        machine = machine(peers, lines.first().map_or("unknown", |line| &line.processor)),
         table = table(lines),
     )
 }
@@ -53,15 +53,15 @@ const READING: &str = "\
 - Hocuspocus asks for Node 22 or newer; it is run with the Node named above.
 ";
 
-fn machine(peers: &Path) -> String {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+/// `measured_on` is the processor of the first line of the table.
+fn machine(peers: &Path, measured_on: &str) -> String {
     let memory = field("/proc/meminfo", "MemTotal:").unwrap_or_default();
     let gigabytes =
         memory.split(' ').next().and_then(|it| it.parse::<f64>().ok()).unwrap_or(0.0) / 1e6;
     let version = |name: &str| package_version(peers, name).unwrap_or_else(|| "?".to_owned());
     format!(
         "| | |\n|---|---|\n\
-         | processor | {}, {cores} cores |\n\
+         | processor | {measured_on} |\n\
          | memory | {gigabytes:.0} GB |\n\
          | kernel | {} |\n\
          | Rust, Node | {}; {} |\n\
@@ -70,7 +70,6 @@ fn machine(peers: &Path) -> String {
          | samod | {}, release build, file storage |\n\
          | hocuspocus | {}, SQLite extension {}, yjs {} |\n\
          | command | `cargo xtask bench` |\n",
-        field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),
         fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
         said_by("rustc", "--version"),
         said_by("node", "--version"),
@@ -84,6 +83,13 @@ fn machine(peers: &Path) -> String {
         version("@hocuspocus/extension-sqlite"),
         version("yjs"),
     )
+}
+
+/// The processor of this machine, and how many cores there are.
+pub fn processor() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let name = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned());
+    format!("{name}, {cores} cores")
 }
 
 /// As in this crate's manifest.

@@ -134,7 +134,7 @@ fn measure(bench: &Bench, row: &Row, kind: Kind, quick: bool) -> Line {
     }
     let date = machine::today();
     let (row, title) = (row.name.to_owned(), row.title.clone());
-    Line { row, title, server: kind, date, quick, outcome }
+    Line { row, title, server: kind, date, processor: machine::processor(), quick, outcome }
 }
 
 /// Replaces what was measured before by what was measured now, in the order of the table.

@@ -52,6 +52,16 @@ impl Measured {
         }
     }
 
+    /// Adds the latencies of another measurement, of the same work under other conditions.
+    pub fn compare(&mut self, other: &Self, conditions: &str) {
+        let millis = |value: Option<f64>| value.map(short).unwrap_or_default();
+        let (half, most) = (millis(other.p50_ms), millis(other.p99_ms));
+        self.remark(format!("{conditions} p50 is {half} ms and p99 {most} ms"));
+        for (name, value) in [("other_p50_ms", other.p50_ms), ("other_p99_ms", other.p99_ms)] {
+            self.numbers.extend(value.map(|value| (name.to_owned(), value)));
+        }
+    }
+
     /// Adds a number for the JSON.
     pub fn number(&mut self, name: &str, value: f64) {
         self.numbers.insert(name.to_owned(), value);
@@ -74,6 +84,9 @@ pub struct Line {
     pub server: Kind,
     /// The day of the measurement.
     pub date: String,
+    /// The processor that it was measured on.
+    #[serde(default)]
+    pub processor: String,
     /// Whether it was a quick run: not for comparison.
     pub quick: bool,
     /// The measurement, or why there is none.
@@ -81,6 +94,8 @@ pub struct Line {
 }
 
 /// The table in Markdown, also fit for a terminal.
+///
+/// Lines that were measured on another processor than the first say so.
 pub fn table(lines: &[Line]) -> String {
     let mut cells = vec![[
         "work".to_owned(),
@@ -105,6 +120,10 @@ pub fn table(lines: &[Line]) -> String {
                     0 => String::new(),
                     bytes => short(bytes as f64 / 1e6),
                 };
+                let mut remarks = measured.remarks.clone();
+                if line.processor != lines[0].processor {
+                    remarks.push(format!("on another machine: {}", line.processor));
+                }
                 let millis = |value: Option<f64>| {
                     value.map(|value| format!("{bound}{}", short(value))).unwrap_or_default()
                 };
@@ -116,7 +135,7 @@ pub fn table(lines: &[Line]) -> String {
                     millis(measured.p99_ms),
                     measured.cpu.clone(),
                     memory,
-                    measured.remarks.join("; "),
+                    remarks.join("; "),
                 ]
             }
             Err(why) => {
@@ -168,6 +187,7 @@ mod tests {
             title: "a storm".to_owned(),
             server,
             date: "2026-01-31".to_owned(),
+            processor: format!("that of {server:?}"),
             quick: false,
             outcome,
         };
@@ -177,10 +197,14 @@ mod tests {
             at_least: true,
             ..Measured::default()
         };
-        let text =
-            table(&[line(Kind::Tributary, Ok(measured)), line(Kind::Samod, Err("it fell".into()))]);
+        let text = table(&[
+            line(Kind::Hocuspocus, Ok(Measured::default())),
+            line(Kind::Tributary, Ok(measured)),
+            line(Kind::Samod, Err("it fell".into())),
+        ]);
         assert_eq!(text.matches("a storm").count(), 1);
         assert!(text.contains("> 1,235"));
+        assert!(text.contains("that of Tributary") && !text.contains("that of Hocuspocus"));
         assert!(text.lines().last().is_some_and(|it| it.contains("did not finish")));
         assert!(text.contains("it fell"));
     }

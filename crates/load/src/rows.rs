@@ -120,7 +120,12 @@ impl Row {
     pub fn measure(&self, bench: &Bench, kind: Kind) -> Result<Measured, String> {
         match self.work {
             Work::FanOut(work) => fan_out::measure(bench, kind, work, None),
-            Work::FanOutBesideRest(work) => fan_out::measure(bench, kind, work, Some(rest::beside)),
+            Work::FanOutBesideRest(work) => {
+                let alone = fan_out::measure(bench, kind, work, None)?;
+                let mut measured = fan_out::measure(bench, kind, work, Some(rest::beside))?;
+                measured.compare(&alone, "without REST");
+                Ok(measured)
+            }
             Work::RestUnchanged => rest::unchanged(bench, kind),
             Work::RestCached => rest::cached(bench, kind),
             Work::RestFirst { edits } => rest::first(bench, kind, edits),
