@@ -276,7 +276,7 @@ impl Plan {
         if mishap == Mishap::Restarts {
             // Long enough for some thirty processes of each region, and documents of most streams.
             (self.nodes, self.clients) = (3, 6);
-            (self.chaos, self.documents) = (Duration::from_secs(90), 16);
+            (self.chaos, self.documents) = (Duration::from_secs(120), 16);
         }
         if self.has(Fault::Forks) {
             (self.habits.forget, self.habits.reopen) = (false, false);
