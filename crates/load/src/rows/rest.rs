@@ -65,8 +65,8 @@ fn reads(
     let (usage, own) = (server.usage(), own_cpu() - own);
     let busy = own.as_secs_f64() / began.elapsed().as_secs_f64();
 
-    let mut measured = Measured::default();
-    measured.result = format!("{} reads/s", grouped(answers.per_second.round() as u64));
+    let result = format!("{} reads/s", grouped(answers.per_second.round() as u64));
+    let mut measured = Measured { result, ..Measured::default() };
     measured.latency(&answers.latency);
     let each = (usage.cpu - before.cpu).as_secs_f64() * 1e6 / answers.latency.total() as f64;
     measured.cpu = format!("{} µs a read", short(each));
