@@ -104,7 +104,6 @@ fn place(event: &Event) -> Place {
         ToShard::Up
         | ToShard::Down
         | ToShard::Skip { .. }
-        | ToShard::Forgotten { .. }
         | ToShard::Repair { .. }
         | ToShard::Sync { .. }
         | ToShard::Repaired { .. }

@@ -2,6 +2,5 @@
 
 mod chaos;
 mod flow;
-mod forgotten;
 mod hostile;
 mod rig;

@@ -98,11 +98,6 @@ impl World {
                     return self.broken(Law::MemoryIsBounded, what);
                 }
                 lane.in_flight += frame.len();
-                if frame.first() == Some(&VECTOR)
-                    && let Some(regions) = &mut self.regions
-                {
-                    regions.vectors.insert((node, number), frame.len());
-                }
                 self.lane_sends(node, id, frame);
             }
             link::Effect::Close { socket, reason } => self.link_closes(node, socket, &reason),
@@ -191,12 +186,11 @@ impl World {
             FromShard::Entries { log, first, entries, .. } => {
                 self.judge.given(node, log, *first, entries);
             }
-            FromShard::Vector { held, forgotten } => {
+            FromShard::Vector(marks) => {
                 if let Some(peer) = to {
-                    self.judge.vector_told(peer, node, held, forgotten);
+                    self.judge.vector_told(peer, node, marks);
                 }
             }
-            FromShard::Forgotten { .. } => self.count("logs forgotten"),
             FromShard::Held { log, mark } => self.judge.held(node, log, mark),
             FromShard::Taken { lane, credit } => {
                 if let Some(peer) =
@@ -258,8 +252,6 @@ impl World {
     }
 }
 
-/// How a frame begins that tells a vector.
-const VECTOR: u8 = 0;
 /// What a link may have on its way to a socket: its own bound, and one frame more.
 const LANE_BYTES_MAX: usize = 4 << 20;
 /// What may wait for shards: the credit that a link gives, by lane.
@@ -288,12 +280,12 @@ fn describe_from(message: &FromShard) -> String {
             format!("entries {} from {first}: {}", short(log), entries.len())
         }
         FromShard::Held { log, mark } => format!("held {} to {}", short(log), mark.sequence),
-        FromShard::Vector { held, forgotten } => {
-            let marks: Vec<String> = held
+        FromShard::Vector(marks) => {
+            let marks: Vec<String> = marks
                 .iter()
                 .map(|(log, mark)| format!("{} {}", short(log), mark.sequence))
                 .collect();
-            format!("vector {marks:?}, {} forgotten", forgotten.len())
+            format!("vector {marks:?}")
         }
         other => format!("{other:?}"),
     }
