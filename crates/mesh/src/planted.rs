@@ -29,29 +29,4 @@ impl Bug {
     ];
 }
 
-#[cfg(any(test, feature = "planted-bugs"))]
-mod switch {
-    use super::Bug;
-    use std::cell::Cell;
-
-    thread_local!(static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) });
-
-    /// Plants a bug in this thread, or removes it.
-    pub fn plant(bug: Option<Bug>) {
-        PLANTED.set(bug);
-    }
-
-    pub(crate) fn planted(bug: Bug) -> bool {
-        PLANTED.get() == Some(bug)
-    }
-}
-
-#[cfg(any(test, feature = "planted-bugs"))]
-pub use switch::plant;
-#[cfg(any(test, feature = "planted-bugs"))]
-pub(crate) use switch::planted;
-
-#[cfg(not(any(test, feature = "planted-bugs")))]
-pub(crate) const fn planted(_: Bug) -> bool {
-    false
-}
+history::planted_switch!(Bug);

@@ -480,7 +480,8 @@ impl Document {
         self.peers.keys().any(|session| !ctx.is_region(*session))
     }
 
-    /// Puts the directory in place; reports if that cannot be done.
+    /// Puts the directory in place, which is needed before anything can be checked against it; if that
+    /// cannot be done it is reported, and sessions are closed.
     pub(crate) fn has_directory(&mut self, ctx: &mut Context) -> bool {
         if self.history.directory().is_some() {
             return true;

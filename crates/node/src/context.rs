@@ -23,6 +23,8 @@ pub(crate) struct Context {
     /// Only ever read from here; writes are effects.
     pub(crate) store: Arc<dyn Store>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
+    /// How many documents at least one client has open.
+    pub(crate) open_documents: usize,
     pub(crate) effects: VecDeque<Effect>,
     /// Documents with changes that are not on their way to the store yet.
     pub(crate) staged: BTreeSet<DocumentId>,
@@ -43,6 +45,7 @@ impl Context {
             limits,
             store,
             sessions: BTreeMap::new(),
+            open_documents: 0,
             effects: VecDeque::new(),
             staged: BTreeSet::new(),
             counters: Counters::default(),

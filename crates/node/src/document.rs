@@ -168,6 +168,7 @@ impl Document {
     /// A session has ended.
     pub(crate) fn leave(&mut self, ctx: &mut Context, session: SessionId) {
         if self.peers.remove(&session).is_some() && !self.has_clients(ctx) {
+            ctx.open_documents -= 1;
             self.show_interest(ctx, false);
         }
     }

@@ -64,6 +64,14 @@ pub struct Limits {
     pub chunks: history::chunk::Limits,
 }
 
+impl Limits {
+    /// From how many bytes of changes beside a snapshot of a size on they are put into it.
+    #[must_use]
+    pub fn compact_at(compact_tail_bytes: usize, snapshot_bytes: usize) -> usize {
+        compact_tail_bytes.max(snapshot_bytes / 4)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

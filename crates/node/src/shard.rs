@@ -24,8 +24,8 @@ use crate::{
 
 /// How often a shard looks whether its documents take more memory than they may.
 const MEMORY_CHECK_EVERY: Duration = Duration::from_secs(1);
-/// What a document takes in memory beside its log, and what each session does that has it open:
-/// measured with 20,000 of them, places in trees and in the allocator included.
+/// About what a document takes in memory beside its log, and what each session does that has it open,
+/// with their places in trees and what the allocator needs.
 const DOCUMENT_BYTES: usize = size_of::<Document>() + 1_024;
 const OPENING_BYTES: usize = size_of::<Peer>() + 256;
 /// How long others have the shard to themselves while entries of logs are let go of.
@@ -323,15 +323,16 @@ impl Shard {
         self.send_the_largest_away(session)
     }
 
-    /// What has to be in memory for every document that is open, whatever its log does.
+    /// What has to be in memory because documents are open, whatever their logs do.
     fn open_bytes(&self) -> usize {
-        self.documents.len() * DOCUMENT_BYTES + self.openings * OPENING_BYTES
+        self.ctx.open_documents * DOCUMENT_BYTES + self.openings * OPENING_BYTES
     }
 
     /// Open documents alone use the memory budget up: whoever has the most open has to go. With equals
     /// it is who comes last, so that they do not push each other out in turns. Says whether the one
     /// that has just opened a document may stay.
     fn send_the_largest_away(&mut self, opener: SessionId) -> bool {
+        // At most that: what others have open as well stays.
         let going = self.ctx.sessions.values().filter(|known| known.closing);
         let freed: usize = going.map(|known| known.documents.len()).sum();
         let bytes = self.open_bytes().saturating_sub(freed * (DOCUMENT_BYTES + OPENING_BYTES));
@@ -390,10 +391,17 @@ impl Shard {
 
     fn closed(&mut self, now: Now, session: SessionId) {
         let Some(known) = self.ctx.sessions.remove(&session) else { return };
+        // Who was sent away for want of room may come back at once: what it had open is not kept for it.
+        let crowded = self.open_bytes() > self.ctx.limits.open_bytes;
         self.openings -= known.documents.len();
         for id in known.documents {
-            if let Some(document) = self.documents.get_mut(&id) {
-                document.leave(&mut self.ctx, session);
+            let btree_map::Entry::Occupied(mut entry) = self.documents.entry(id) else { continue };
+            let document = entry.get_mut();
+            document.leave(&mut self.ctx, session);
+            if crowded && document.peers.is_empty() && document.may_rest() {
+                document.disarm(&mut self.ctx);
+                entry.remove();
+            } else {
                 document.arm(&mut self.ctx, now);
             }
         }
@@ -443,7 +451,9 @@ impl Shard {
     /// Logs that nobody has used for longest leave memory first.
     fn save_memory(&mut self, now: Now) {
         let memory = |document: &Document| document.history.memory_bytes();
-        let mut total = self.open_bytes() + self.documents.values().map(memory).sum::<usize>();
+        let closed = self.documents.len().saturating_sub(self.ctx.open_documents);
+        let beside = self.open_bytes() + closed * DOCUMENT_BYTES;
+        let mut total = beside + self.documents.values().map(memory).sum::<usize>();
         if total > self.ctx.limits.memory_bytes {
             let mut resting: Vec<_> = self
                 .documents

@@ -245,7 +245,7 @@ impl Document {
 
     fn compact_at(&self, limits: &Limits) -> usize {
         let snapshot = self.meta.map_or(0, |meta| meta.snapshot_bytes);
-        limits.compact_tail_bytes.max(snapshot as usize / 4)
+        Limits::compact_at(limits.compact_tail_bytes, snapshot as usize)
     }
 
     fn verify(&mut self, ctx: &mut Context) -> Result<(), LoadError> {

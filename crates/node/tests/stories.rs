@@ -639,10 +639,26 @@ fn when_open_documents_use_up_the_memory_the_session_with_the_most_has_to_go() {
     assert!((20..200).contains(&opened), "it is let in, and not without end: {opened}");
     let used = rig.shard.counters().memory_bytes;
     assert!(used <= 200_000, "{used} bytes");
+    rig.leave(&greedy);
+    assert_eq!(rig.shard.counters().documents, 10, "what it had open went with it");
     // The others are not asked to go, and have room again.
-    rig.ask_for(&ann, document(9, 1));
+    for n in 5..15 {
+        rig.ask_for(&ann, document(n, 1));
+    }
     let gone: Vec<_> = rig.closed.iter().map(|(session, _)| *session).collect();
     assert_eq!(gone, [greedy.session]);
+}
+
+#[test]
+fn documents_that_nobody_has_open_send_nobody_away() {
+    let mut rig = Rig::new(Limits { open_bytes: 20_000, ..Limits::default() });
+    for n in 0..100 {
+        rig.trim(model::DocumentId::from_bytes(&[n; 16]).unwrap());
+    }
+    assert!(rig.shard.counters().documents >= 100);
+    let ann = Client::join(&mut rig, "ann");
+    rig.ask_for(&ann, document());
+    assert!(rig.closed.is_empty(), "{:?}", rig.closed);
 }
 
 #[test]

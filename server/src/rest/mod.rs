@@ -86,9 +86,9 @@ pub struct Rest {
     reads: Semaphore,
     streams: Arc<Semaphore>,
     writes: Vec<Mutex<()>>,
-    /// The first half of the actors of this server's own changes.
+    /// The second half of the actors of this server's own changes.
     author: [u8; 8],
-    /// The other half is made of this and the document. A new one when it is not known what became
+    /// The first half is made of this and the document. A new one when it is not known what became
     /// of a change.
     generation: AtomicU64,
     /// Names the numbers of the feed: they begin again with every process.

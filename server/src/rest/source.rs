@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use model::DocumentId;
+use node::Limits;
 use node::rows::{self, LoadError, META_KEYS, Meta};
 use store::{Store, StoreError, Visit, Write};
 
@@ -62,7 +63,7 @@ impl Source {
     pub fn is_long(&self, compact_tail_bytes: usize) -> bool {
         let tail: usize = self.changes.iter().map(Vec::len).sum();
         let snapshot = self.snapshot.as_ref().map_or(0, Vec::len);
-        tail >= compact_tail_bytes.max(snapshot / 4)
+        tail >= Limits::compact_at(compact_tail_bytes, snapshot)
     }
 
     /// One file, as clients load it.

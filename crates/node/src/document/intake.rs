@@ -16,7 +16,6 @@ use sync::Message;
 use super::{Blocked, Document};
 use crate::context::Context;
 use crate::planted::{Bug, planted};
-use crate::rows;
 use crate::{ArchiveResult, CloseReason, JobId, Now, Report, SessionId};
 
 /// How many changes are judged by the CRDT in one job.
@@ -33,6 +32,7 @@ impl Document {
     ) {
         self.touched = now.running;
         if !self.peers.contains_key(&session) && !ctx.is_region(session) && !self.has_clients(ctx) {
+            ctx.open_documents += 1;
             self.show_interest(ctx, true);
         }
         let peer = self.peers.entry(session).or_default();
@@ -116,7 +116,7 @@ impl Document {
         mut handed: Vec<Position>,
         now: Now,
     ) {
-        if !changes.is_empty() && !self.can_write(ctx, session) {
+        if !changes.is_empty() && !self.has_directory(ctx) {
             return;
         }
         let door = match ctx.is_region(session) {
@@ -253,7 +253,7 @@ impl Document {
         verdicts: Vec<Verdict>,
         now: Now,
     ) {
-        if !self.can_write(ctx, session) {
+        if !self.has_directory(ctx) {
             return;
         }
         let Blocked { message, mut handed, changes, mut rest, .. } = blocked;
@@ -323,24 +323,6 @@ impl Document {
         }
         self.note_heads(ctx, session, &message.heads, now);
         self.speak(ctx, session, now);
-    }
-
-    /// The directory is needed before anything can be checked against it.
-    fn can_write(&mut self, ctx: &mut Context, session: SessionId) -> bool {
-        if self.history.directory().is_some() {
-            return true;
-        }
-        match rows::directory(&*ctx.store, &self.id, self.meta.unwrap_or_default()) {
-            Ok(directory) => {
-                self.history.install_directory(directory);
-                true
-            }
-            Err(error) => {
-                ctx.close(session, CloseReason::Unreadable { document: self.id.clone() });
-                self.unreadable(ctx, error);
-                false
-            }
-        }
     }
 
     fn log_refusals(&mut self, ctx: &mut Context, session: SessionId, refused: Vec<Refusal>) {
