@@ -182,8 +182,8 @@ impl Board {
             match kind {
                 RowKind::Log => touched.log |= put,
                 RowKind::Snapshot => touched.snapshot |= put,
-                RowKind::Dead => touched.dead |= put,
-                RowKind::Meta | RowKind::Directory | RowKind::Index => {}
+                RowKind::Dead | RowKind::Verdict => touched.dead |= put,
+                RowKind::Meta | RowKind::Directory | RowKind::Index | RowKind::Original => {}
             }
         }
         let all = touched.into_iter();

@@ -626,12 +626,11 @@ impl ShardTask {
                 let _ = self.archive.send(archive_pool::Request { job, task, done });
             }
             Effect::Region { to, message } => self.links.tell(self.index, to.as_ref(), message),
-            Effect::Adopt { document, changes } => {
-                let door = self.doors[document.shard(self.doors.len())].clone();
+            Effect::Adopt(branch) => {
+                let door = self.doors[branch.copy.shard(self.doors.len())].clone();
                 // A branch that lost is rare, and no shard may wait for another.
                 tokio::spawn(async move {
-                    let adopt = Event::Adopt { document, changes };
-                    let _ = door.events.send(Inbound::new(adopt)).await;
+                    let _ = door.events.send(Inbound::new(Event::Adopt(branch))).await;
                 });
             }
             Effect::Report(report) => self.report(&report),

@@ -485,13 +485,7 @@ fn changes_that_were_set_aside_are_listed_and_are_no_damage() {
     edit(&mut doc, 1);
     let last = doc.get_changes(&[]).last().unwrap().raw_bytes().to_vec();
     let change = history::chunk::read_change(&last).unwrap();
-    region.tamper(&[rows::put_dead(
-        &id(1),
-        &change.hash(),
-        rows::Death::Misfit,
-        "it was too tall",
-        Some(&change),
-    )]);
+    region.tamper(&[rows::put_dead(&id(1), rows::Death::Misfit, "it was too tall", &change)]);
     let ran = region.ok(&["verify"]);
     assert!(ran.out.contains(&format!("change {} is set aside: it was too tall", change.hash())));
     // It does not come back through the back door.

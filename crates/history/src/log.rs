@@ -408,6 +408,16 @@ impl History {
         self.dead.hashes.contains(hash) || self.dead.doomed.contains_key(hash)
     }
 
+    /// Whether a change is known to be dead by name only.
+    pub fn is_doomed(&self, hash: &ChangeHash) -> bool {
+        self.dead.doomed.contains_key(hash)
+    }
+
+    /// The changes that are known to be dead by name only, and why they are.
+    pub fn doomed(&self) -> BTreeMap<ChangeHash, String> {
+        self.dead.doomed.clone()
+    }
+
     /// Whether a change is dead and has been seen here.
     pub fn has_buried(&self, hash: &ChangeHash) -> bool {
         self.dead.hashes.contains(hash)
@@ -418,6 +428,13 @@ impl History {
         let mut dead: BTreeSet<ChangeHash> = self.dead.hashes.clone();
         dead.extend(self.dead.doomed.keys());
         dead.into_iter().collect()
+    }
+
+    /// Whether this change, which is in the log, has the slot of a dead one, or a dead one builds on it.
+    pub fn concerns_dead(&self, change: &Change) -> bool {
+        !self.dead.hashes.is_empty()
+            && (self.dead.build_on.contains(&change.hash())
+                || self.dead.slots.contains_key(&(change.actor().clone(), change.seq())))
     }
 
     /// Remembers a dead change. It is not in the log, or about to leave it.
@@ -438,6 +455,7 @@ impl History {
         let slot = (change.actor().clone(), change.seq());
         let least = self.dead.slots.entry(slot).or_insert(hash);
         *least = hash.min(*least);
+        self.dead.build_on.extend(change.deps());
         self.refused.forks |= matches!(why, Refusal::Forked { .. });
         self.refused
             .by_hash
@@ -654,6 +672,8 @@ struct Dead {
     hashes: BTreeSet<ChangeHash>,
     /// The smallest of them in each slot.
     slots: BTreeMap<(ActorId, u64), ChangeHash>,
+    /// What they build on.
+    build_on: BTreeSet<ChangeHash>,
     /// Known to be dead by name only.
     doomed: BTreeMap<ChangeHash, String>,
 }

@@ -9,14 +9,14 @@ use history::varint::{Malformed, Reader, put};
 use history::{Door, Offer, Refusal};
 use mesh::exchange::FromShard;
 use mesh::{Entry, origin};
-use model::{ChangeHash, DocumentId, RegionName};
+use model::{ChangeHash, RegionName};
 
 use crate::context::Context;
 use crate::document::{Document, Peer};
 use crate::mesh_state::dead_entry;
 use crate::planted::{Bug, planted};
 use crate::rows::{self, Death};
-use crate::{CloseReason, Effect, Now, Report, SessionId, mesh_rows};
+use crate::{CloseReason, Now, Report, SessionId, mesh_rows};
 
 /// What a message of a repair starts with.
 pub(crate) const SYNC: u8 = 0;
@@ -47,7 +47,7 @@ pub(crate) struct Abroad {
     pub(crate) asking: Option<Asking>,
     /// Not asked again before this.
     ask_again_at: Duration,
-    /// A losing branch has grown: its copy is made, or made longer.
+    /// Losing branches may have grown: their copies are made, or made longer.
     pub(crate) copy_due: bool,
     pub(crate) item: Option<mesh_rows::Item>,
 }
@@ -98,6 +98,7 @@ impl Document {
                 } else if is_region {
                     self.abroad.foreign.insert(*position);
                 }
+                self.abroad.copy_due |= self.history.concerns_dead(change);
             }
             Offer::Known(_) => {
                 if self.abroad.waiting.remove(&hash) == Some(true) {
@@ -113,7 +114,7 @@ impl Document {
                 self.abroad.again.push(change.clone());
                 self.keep_waiting(ctx, change);
                 let why = Refusal::Forked { hash: loser, actor, seq };
-                self.abroad.condemned.insert(loser, why);
+                self.abroad.condemned.entry(loser).or_insert(why);
             }
             Offer::Refused(Refusal::TooManyPending { .. }) if is_region => {
                 self.keep_waiting(ctx, change);
@@ -151,7 +152,7 @@ impl Document {
         }
         let death = death_of(why);
         let reason = why.to_string();
-        ctx.write(rows::put_dead(&self.id, &hash, death, &reason, Some(change)));
+        ctx.write(rows::put_dead(&self.id, death, &reason, change));
         // Those that waited for it are dead with it.
         let mut heirs = Vec::new();
         let occupant = self.history.bury(change, why.clone(), &mut |change, offer| {
@@ -160,7 +161,8 @@ impl Document {
         if let Some(occupant) = occupant {
             let loser = self.history.graph().hash(occupant);
             let (actor, seq) = (change.actor().to_string(), change.seq());
-            self.abroad.condemned.insert(loser, Refusal::Forked { hash: loser, actor, seq });
+            let why = Refusal::Forked { hash: loser, actor, seq };
+            self.abroad.condemned.entry(loser).or_insert(why);
         }
         if tell {
             let item = origin::Item::Change(change.clone());
@@ -169,7 +171,7 @@ impl Document {
             // Our own finding; everybody else has to know it.
             ctx.publish(dead_entry(&self.id, hash, reason.clone()));
         }
-        self.abroad.copy_due |= death != Death::Misfit;
+        self.abroad.copy_due = true;
         ctx.item_changed(&self.id);
         ctx.counters.died += 1;
         ctx.report(Report::Died {
@@ -188,10 +190,17 @@ impl Document {
 
     /// Another region has found that a change does not fit.
     pub(crate) fn doom(&mut self, ctx: &mut Context, hash: ChangeHash, reason: &str) {
-        if self.history.is_dead(&hash) {
+        let known = self.history.is_doomed(&hash)
+            || self.history.refusal(&hash).is_some_and(|why| death_of(why) == Death::Misfit);
+        if known && self.history.is_dead(&hash) {
             return;
         }
-        ctx.write(rows::put_dead(&self.id, &hash, Death::Misfit, reason, None));
+        ctx.write(rows::put_verdict(&self.id, &hash, reason));
+        if self.history.has_buried(&hash) {
+            // Dead already, because of another change; copies may hold it, and have to hear of it.
+            self.abroad.copy_due = true;
+            return;
+        }
         ctx.item_changed(&self.id);
         if self.history.doom(hash, reason.to_owned()).is_some() {
             let why = Refusal::Dead { hash, reason: reason.to_owned() };
@@ -419,54 +428,6 @@ impl Document {
         }
     }
 
-    /// A losing branch is a valid document by itself. It is kept as a copy under an id that follows
-    /// from the document and the change that lost, so that every region makes the same one.
-    pub(crate) fn copy_losers(&mut self, ctx: &mut Context, all: &[Change], dead: &[rows::Dead]) {
-        let by_hash: BTreeMap<ChangeHash, &Change> = (all.iter())
-            .chain(dead.iter().filter_map(|it| it.change.as_ref()))
-            .map(|change| (change.hash(), change))
-            .collect();
-        let cause: BTreeMap<ChangeHash, &rows::Dead> =
-            dead.iter().map(|it| (it.hash, it)).collect();
-        for loser in dead.iter().filter(|it| it.death == Death::LostItsSlot) {
-            let mut branch = BTreeSet::from([loser.hash]);
-            // Descendants come after what they build on in no particular order here.
-            loop {
-                let more: Vec<ChangeHash> = (cause.values())
-                    .filter(|it| it.death == Death::Descendant && !branch.contains(&it.hash))
-                    .filter(|it| {
-                        let deps = it.change.as_ref().map_or(&[][..], |change| change.deps());
-                        deps.iter().any(|dep| branch.contains(dep))
-                    })
-                    .map(|it| it.hash)
-                    .collect();
-                if more.is_empty() {
-                    break;
-                }
-                branch.extend(more);
-            }
-            let (mut wanted, mut stack) = (BTreeSet::new(), Vec::from_iter(branch));
-            while let Some(hash) = stack.pop() {
-                if let Some(change) = by_hash.get(&hash)
-                    && wanted.insert(hash)
-                {
-                    stack.extend(change.deps());
-                }
-            }
-            // A branch with a hole in it cannot be opened; what is missing will come.
-            let mut changes: Vec<Change> =
-                wanted.iter().map(|hash| by_hash[hash].clone()).collect();
-            changes.sort_by_key(|change| (change.start_op(), change.hash()));
-            let document = copy_id(&self.id, &loser.hash);
-            ctx.report(Report::Copied {
-                document: self.id.clone(),
-                change: loser.hash,
-                copy: document.clone(),
-            });
-            ctx.effects.push_back(Effect::Adopt { document, changes });
-        }
-    }
-
     /// Tells other regions whether clients here have the document open.
     pub(crate) fn show_interest(&self, ctx: &mut Context, open: bool) {
         ctx.tell_all_regions(FromShard::Interest { document: self.id.clone(), open });
@@ -543,18 +504,6 @@ pub(crate) fn refusal_of(dead: &rows::Dead, change: &Change) -> Refusal {
             Refusal::Descendant { hash, on }
         }
     }
-}
-
-/// The id of the copy that keeps a losing branch.
-pub fn copy_id(document: &DocumentId, loser: &ChangeHash) -> DocumentId {
-    let mut id = [0; 16];
-    for (at, byte) in loser.as_bytes().iter().enumerate() {
-        id[at % 16] ^= byte;
-    }
-    for (at, byte) in document.as_bytes().iter().enumerate() {
-        id[at % 16] ^= byte.rotate_left(3);
-    }
-    DocumentId::from_bytes(&id).expect("sixteen bytes are an id")
 }
 
 type DeadItem = (ChangeHash, Option<String>, Option<Change>);

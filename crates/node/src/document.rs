@@ -10,9 +10,9 @@ mod speech;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use history::History;
 use history::chunk::Change;
 use history::graph::Position;
+use history::{History, Refusal};
 use model::{DocumentId, StorageId};
 use store::Write;
 use sync::{Answer, Message, Standing};
@@ -21,7 +21,7 @@ use wire::Tail;
 use crate::abroad::{Abroad, refusal_of};
 use crate::context::Context;
 use crate::planted::{Bug, planted};
-use crate::rows::{self, Death, LoadError, Meta};
+use crate::rows::{self, LoadError, Meta};
 use crate::upkeep::Upkeep;
 use crate::{ArchiveResult, CloseReason, JobId, Now, Report, SessionId};
 
@@ -145,14 +145,17 @@ impl Document {
         for dead in rows::dead(&*ctx.store, &self.id)? {
             // Whether the copy was made before the process ended is not known; making it twice is
             // making it once.
-            self.abroad.copy_due |= dead.death == Death::LostItsSlot && ctx.mesh.is_some();
+            self.abroad.copy_due |= ctx.mesh.is_some();
             match &dead.change {
                 Some(change) => {
                     self.history.bury(change, refusal_of(&dead, change), &mut |_, _| {});
                 }
-                None => {
-                    self.history.doom(dead.hash, dead.reason);
+                // The process ended before it could be taken out of the log.
+                None if self.history.doom(dead.hash, dead.reason.clone()).is_some() => {
+                    let why = Refusal::Dead { hash: dead.hash, reason: dead.reason };
+                    self.abroad.condemned.insert(dead.hash, why);
                 }
+                None => {}
             }
         }
         self.submitted = self.history.durable();
@@ -161,6 +164,7 @@ impl Document {
         ctx.counters.documents_loaded += 1;
         if ctx.mesh.is_some() {
             self.offer_waiting(ctx);
+            self.carry_out_sentences(ctx);
         }
         Ok(())
     }

@@ -13,6 +13,7 @@
 
 mod abroad;
 mod context;
+mod copies;
 mod document;
 mod inbox;
 pub mod limits;
@@ -30,7 +31,7 @@ use std::time::Duration;
 
 use model::{DocumentId, PeerId, StorageId};
 
-pub use abroad::copy_id;
+pub use copies::{Branch, copy_id};
 pub use inbox::Inbox;
 pub use limits::Limits;
 pub use lobby::{Joined, Lobby, Refused};
@@ -100,13 +101,8 @@ pub enum Event {
         /// What it says.
         message: mesh::ToShard,
     },
-    /// These changes make a document of this shard: see [`Effect::Adopt`].
-    Adopt {
-        /// The document.
-        document: DocumentId,
-        /// The changes, in causal order.
-        changes: Vec<history::chunk::Change>,
-    },
+    /// A document of this shard is the copy of a branch that lost: see [`Effect::Adopt`].
+    Adopt(Branch),
     /// Look after a document that perhaps nobody has open: whether its newest changes are to be
     /// verified and put into a snapshot, and whether it keeps changes behind that for longer than it
     /// should.
@@ -212,14 +208,9 @@ pub enum Effect {
         /// What.
         message: mesh::FromShard,
     },
-    /// Tell the shard of this document ([`Event::Adopt`]) that it is made of these changes: a branch
-    /// that lost keeps its copy there. Every region makes the same one.
-    Adopt {
-        /// The document.
-        document: DocumentId,
-        /// The changes, in causal order.
-        changes: Vec<history::chunk::Change>,
-    },
+    /// Tell the shard of the copy ([`Event::Adopt`]): a branch that lost is kept there. Every region
+    /// makes the same copies.
+    Adopt(Branch),
     /// Something that an operator should know.
     Report(Report),
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use history::chunk::Change;
 use mesh::exchange::{FromShard, Presence, ToShard};
 use mesh::{Entry, Item as EntryItem};
 use model::{DocumentId, PeerId, RegionName, StorageId};
@@ -13,7 +12,7 @@ use crate::abroad::region_peer;
 use crate::document::Document;
 use crate::session::Session;
 use crate::shard::Shard;
-use crate::{BatchId, Effect, Now, Report, SessionId, mesh_rows};
+use crate::{BatchId, Branch, Effect, Now, Report, SessionId, mesh_rows};
 
 /// With more documents under repair than this, no more are looked for.
 const REPAIRS_MAX: usize = 256;
@@ -149,13 +148,10 @@ impl Shard {
         }
     }
 
-    /// A document that is made of these changes; whatever region they came from, every region makes
-    /// it by itself, so it is not told to others.
-    pub(crate) fn adopt(&mut self, now: Now, id: &DocumentId, changes: &[Change]) {
-        self.with(now, id, |shard, document| {
-            for change in changes {
-                document.take_from_log(&mut shard.ctx, change, now);
-            }
+    /// A copy of a losing branch; every region makes it by itself, so it is not told to others.
+    pub(crate) fn adopt(&mut self, now: Now, branch: &Branch) {
+        self.with(now, &branch.copy, |shard, document| {
+            document.adopt(&mut shard.ctx, branch, now);
         });
     }
 

@@ -8,9 +8,12 @@
 //! | index | document, position | the graph of a stretch of `0..base`, from that position on |
 //! | log | document, position | changes with their lengths, the first one at that position |
 //! | dead | document, hash | a change that is set aside for ever, with the reason |
+//! | verdict | document, hash | why a region found that this change does not fit; it is dead, too |
+//! | original | document | if it keeps a branch that lost in another document: the id of that one |
 //!
 //! Everything a commit changes of one document is in one batch, so the rows always agree.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use history::chunk::{Change, read_change};
@@ -27,6 +30,8 @@ const DIRECTORY: u8 = 0x12;
 const INDEX: u8 = 0x13;
 const LOG: u8 = 0x14;
 const DEAD: u8 = 0x15;
+const ORIGINAL: u8 = 0x16;
+const VERDICT: u8 = 0x17;
 
 const META_VERSION: u8 = 1;
 
@@ -49,6 +54,10 @@ pub enum RowKind {
     Log,
     /// A change that turned out not to fit.
     Dead,
+    /// Which document it is a copy of.
+    Original,
+    /// What a region found out about a change.
+    Verdict,
 }
 
 impl std::fmt::Display for RowKind {
@@ -60,6 +69,8 @@ impl std::fmt::Display for RowKind {
             Self::Index => "index",
             Self::Log => "log",
             Self::Dead => "dead",
+            Self::Original => "original",
+            Self::Verdict => "verdict",
         })
     }
 }
@@ -80,6 +91,8 @@ pub fn read_key(key: &[u8]) -> Option<(RowKind, DocumentId)> {
         INDEX => (RowKind::Index, 4),
         LOG => (RowKind::Log, 4),
         DEAD => (RowKind::Dead, 32),
+        ORIGINAL => (RowKind::Original, 0),
+        VERDICT => (RowKind::Verdict, 32),
         _ => return None,
     };
     let id = DocumentId::from_bytes(id).ok()?;
@@ -327,24 +340,21 @@ pub enum Death {
     Descendant,
 }
 
-/// The write that keeps a dead change for the operator, and for other regions. Without the change
-/// when it has not been seen here.
-pub fn put_dead(
-    id: &DocumentId,
-    hash: &ChangeHash,
-    death: Death,
-    reason: &str,
-    change: Option<&Change>,
-) -> Write {
-    let bytes = change.map_or(&[][..], Change::bytes);
+/// The write that keeps a dead change for the operator, and for other regions.
+pub fn put_dead(id: &DocumentId, death: Death, reason: &str, change: &Change) -> Write {
+    let bytes = change.bytes();
     let mut value = Vec::with_capacity(bytes.len() + reason.len() + 8);
     value.push(death as u8);
     put(&mut value, reason.len() as u64);
     value.extend_from_slice(reason.as_bytes());
     value.extend_from_slice(bytes);
-    let mut key = key(DEAD, id);
-    key.extend_from_slice(hash.as_bytes());
-    Write::Put { key, value }
+    Write::Put { key: of_change(DEAD, id, &change.hash()), value }
+}
+
+/// The write that keeps what a region found out: that a change does not fit. The change may not have
+/// been seen here, or may be dead already because of something else.
+pub fn put_verdict(id: &DocumentId, hash: &ChangeHash, reason: &str) -> Write {
+    Write::Put { key: of_change(VERDICT, id, hash), value: reason.as_bytes().to_vec() }
 }
 
 /// A change that is set aside for ever.
@@ -360,24 +370,50 @@ pub struct Dead {
     pub change: Option<Change>,
 }
 
-/// The dead changes of a document.
+/// The dead changes of a document, ascending.
 ///
 /// # Errors
 /// When the store fails or a row makes no sense.
 pub fn dead(store: &dyn Store, id: &DocumentId) -> Result<Vec<Dead>, LoadError> {
-    let mut dead = Vec::new();
+    let mut dead = BTreeMap::new();
     let mut broken = None;
     store.scan(&key(DEAD, id), &end(DEAD, id), &mut |key, value| {
         match decode_dead(key, value) {
-            Ok(row) => dead.push(row),
+            Ok(row) => dead.insert(row.hash, row),
             Err(reason) => {
                 broken = Some(reason);
                 return ControlFlow::Break(());
             }
-        }
+        };
         ControlFlow::Continue(())
     })?;
-    broken.map_or(Ok(dead), |reason| Err(reason.into()))
+    if let Some(reason) = broken {
+        return Err(reason.into());
+    }
+    store.scan(&key(VERDICT, id), &end(VERDICT, id), &mut |key, reason| {
+        let hash = change_of(key);
+        let row = dead.entry(hash);
+        let row =
+            row.or_insert(Dead { hash, death: Death::Misfit, reason: String::new(), change: None });
+        row.death = Death::Misfit;
+        row.reason = String::from_utf8_lossy(reason).into_owned();
+        ControlFlow::Continue(())
+    })?;
+    Ok(dead.into_values().collect())
+}
+
+/// The write that says which document this one keeps a losing branch of.
+pub fn put_original(id: &DocumentId, original: &DocumentId) -> Write {
+    Write::Put { key: key(ORIGINAL, id), value: original.as_bytes().to_vec() }
+}
+
+/// Which document this one keeps a losing branch of, if it does.
+///
+/// # Errors
+/// When the store fails or the row is not an id.
+pub fn original(store: &dyn Store, id: &DocumentId) -> Result<Option<DocumentId>, LoadError> {
+    let row = store.get(&key(ORIGINAL, id))?;
+    Ok(row.map(|bytes| DocumentId::from_bytes(&bytes).map_err(|_| Malformed)).transpose()?)
 }
 
 /// The writes that append changes to a log, the first one at `position`.
@@ -482,7 +518,6 @@ fn decode_log_row(key: &[u8], value: &[u8]) -> Result<LogRow, RowError> {
 }
 
 fn decode_dead(key: &[u8], value: &[u8]) -> Result<Dead, RowError> {
-    let hash: [u8; 32] = key[key.len() - 32..].try_into().map_err(|_| Malformed)?;
     let mut reader = Reader::new(value);
     let death = match reader.byte()? {
         0 => Death::Misfit,
@@ -496,7 +531,7 @@ fn decode_dead(key: &[u8], value: &[u8]) -> Result<Dead, RowError> {
         0 => None,
         left => Some(read_change(reader.bytes(left)?).map_err(|_| Malformed)?),
     };
-    Ok(Dead { hash: ChangeHash(hash), death, reason, change })
+    Ok(Dead { hash: change_of(key), death, reason, change })
 }
 
 fn key(kind: u8, id: &DocumentId) -> Vec<u8> {
@@ -511,6 +546,18 @@ fn at(kind: u8, id: &DocumentId, position: Position) -> Vec<u8> {
     let mut key = key(kind, id);
     key.extend_from_slice(&position.to_be_bytes());
     key
+}
+
+fn of_change(kind: u8, id: &DocumentId, hash: &ChangeHash) -> Vec<u8> {
+    let mut key = key(kind, id);
+    key.extend_from_slice(hash.as_bytes());
+    key
+}
+
+fn change_of(key: &[u8]) -> ChangeHash {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(&key[key.len() - 32..]);
+    ChangeHash(hash)
 }
 
 /// The end of all rows of one kind of a document. Ids differ somewhere or have another length, which

@@ -172,7 +172,7 @@ impl Shard {
                 self.subscribed(now, session, &add, &remove);
             }
             Event::Region { region, message } => self.region(now, &region, message),
-            Event::Adopt { document, changes } => self.adopt(now, &document, &changes),
+            Event::Adopt(branch) => self.adopt(now, &branch),
             Event::Tend { document } => self.tend(now, document),
             Event::Written { session, bytes } => self.written(now, session, bytes),
             Event::Committed { batch } => self.committed(now, batch),

@@ -5,7 +5,7 @@
 //! something does not fit, that change and all that builds on it are buried: set aside for the
 //! operator, and never spoken of again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use archive::{Answer, ExpandLimits, Failure, Job};
@@ -19,7 +19,7 @@ use crate::abroad::death_of;
 use crate::context::Context;
 use crate::document::Document;
 use crate::mesh_state::dead_entry;
-use crate::rows::{self, Death, LoadError, Meta};
+use crate::rows::{self, LoadError, Meta};
 use crate::{ArchiveFailure, ArchiveResult, JobId, Limits, Now, Report};
 
 /// With more index segments than this, the next compaction writes one that replaces them all.
@@ -93,7 +93,7 @@ impl Document {
         if !self.awake || !self.upkeep.is_idle() {
             return None;
         }
-        if self.abroad.copy_due {
+        if self.abroad.copy_due || !self.abroad.condemned.is_empty() {
             return Some(self.touched);
         }
         if self.upkeep.verified < self.history.len() {
@@ -106,6 +106,10 @@ impl Document {
     pub(crate) fn keep_up(&mut self, ctx: &mut Context, now: Now) {
         if !self.awake || !self.upkeep.is_idle() || self.history.durable() < self.history.len() {
             return;
+        }
+        // Sentences wait while the archive is at work on the document.
+        if !self.abroad.condemned.is_empty() {
+            return self.carry_out_sentences(ctx);
         }
         // Someone types without a pause: verified all the same, but rarely, for it costs the typist.
         let long = self.history.resident_bytes() >= 128 * self.compact_at(&ctx.limits);
@@ -444,8 +448,8 @@ impl Document {
                 }
             };
             dead.insert(hash, root);
-            self.abroad.copy_due |= death == Death::LostItsSlot;
-            writes.push(rows::put_dead(&self.id, &hash, death, &reason, Some(&change)));
+            self.abroad.copy_due = true;
+            writes.push(rows::put_dead(&self.id, death, &reason, &change));
         }
         for (change, reason) in reasons {
             let descendants = dead.values().filter(|root| **root == change).count() - 1;
@@ -470,7 +474,7 @@ impl Document {
     /// Starts to make the copies of losing branches.
     fn start_copy(&mut self, ctx: &mut Context) -> Result<(), LoadError> {
         let dead = rows::dead(&*ctx.store, &self.id)?;
-        if !dead.iter().any(|it| it.death == Death::LostItsSlot) {
+        if !self.has_rivals(&dead) {
             return Ok(());
         }
         if self.history.base() > 0 {
@@ -483,8 +487,16 @@ impl Document {
         let all: Vec<Change> = (0..self.history.len())
             .filter_map(|position| self.history.resident(position).cloned())
             .collect();
-        self.copy_losers(ctx, &all, &dead);
-        Ok(())
+        self.copy_losers(ctx, &all, &dead)
+    }
+
+    /// Whether two changes are known of one actor with one number.
+    fn has_rivals(&self, dead: &[rows::Dead]) -> bool {
+        let mut slots = BTreeSet::new();
+        dead.iter().filter_map(|it| it.change.as_ref()).any(|change| {
+            self.history.graph().slot(change.actor(), change.seq()).is_some()
+                || !slots.insert((change.actor(), change.seq()))
+        })
     }
 
     fn copy_unpacked(&mut self, ctx: &mut Context, result: ArchiveResult) {
@@ -496,18 +508,24 @@ impl Document {
         };
         let tail = self.history.base()..self.history.len();
         all.extend(tail.filter_map(|position| self.history.resident(position).cloned()));
-        match rows::dead(&*ctx.store, &self.id) {
-            Ok(dead) => self.copy_losers(ctx, &all, &dead),
-            Err(error) => ctx.report(Report::Unreadable { document: self.id.clone(), error }),
+        let copied =
+            rows::dead(&*ctx.store, &self.id).and_then(|dead| self.copy_losers(ctx, &all, &dead));
+        if let Err(error) = copied {
+            ctx.report(Report::Unreadable { document: self.id.clone(), error });
         }
     }
 
     /// Reads the log again after a burial. Positions have changed, so every standing starts over.
     fn reopen(&mut self, ctx: &mut Context, now: Now) {
+        // What was found out during the burial is perhaps not in the store yet.
+        let verdicts = self.history.doomed();
         self.rest();
         self.upkeep = Upkeep::default();
         if let Err(error) = self.wake(ctx) {
             return self.unreadable(ctx, error);
+        }
+        for (hash, reason) in verdicts {
+            self.doom(ctx, hash, &reason);
         }
         self.start_over();
         ctx.item_changed(&self.id);

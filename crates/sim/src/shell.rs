@@ -239,9 +239,9 @@ impl World {
                 self.due(took, Due::ArchiveIsDone { node, life, shard, job, result, took });
             }
             Effect::Region { to, message } => self.shard_says(node, shard, to, message),
-            Effect::Adopt { document, changes } => {
-                let shard = document.shard(self.plan.shards);
-                self.tell_shard(node, shard, Event::Adopt { document, changes });
+            Effect::Adopt(branch) => {
+                let shard = branch.copy.shard(self.plan.shards);
+                self.tell_shard(node, shard, Event::Adopt(branch));
             }
             Effect::Report(report) => self.reported(node, &report),
         }

@@ -133,7 +133,11 @@ fn survey(store: &dyn Store) -> Survey {
                 RowKind::Meta => seen.meta = true,
                 RowKind::Snapshot => seen.snapshot = true,
                 RowKind::Directory => seen.directory = true,
-                RowKind::Index | RowKind::Log | RowKind::Dead => {}
+                RowKind::Index
+                | RowKind::Log
+                | RowKind::Dead
+                | RowKind::Verdict
+                | RowKind::Original => {}
             }
         }
         Found::Unreadable(key, error) => match rows::read_key(&key) {

@@ -297,9 +297,9 @@ impl Rig {
                 self.shard.handle(self.now, Event::Archived { job, result, took });
             }
             Effect::Region { to, message } => self.said.push_back((to, message)),
-            Effect::Adopt { document, changes } => {
-                self.copies.insert(document.clone());
-                self.shard.handle(self.now, Event::Adopt { document, changes });
+            Effect::Adopt(branch) => {
+                self.copies.insert(branch.copy.clone());
+                self.shard.handle(self.now, Event::Adopt(branch));
             }
             Effect::Report(report) => self.reports.push(report),
         }
