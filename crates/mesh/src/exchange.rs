@@ -65,6 +65,14 @@ pub enum ToShard {
         /// Where the peer's log starts, with the digest of what was before.
         to: Mark,
     },
+    /// Everybody has held a log up to here, its process is no more, and the peer has forgotten it: so
+    /// may we. What of it is not here the audit finds.
+    Forgotten {
+        /// The log.
+        log: LogId,
+        /// Its last entry.
+        last: Mark,
+    },
     /// Start to repair a document with the peer: the audit found that it differs.
     Repair {
         /// The document.
@@ -150,8 +158,14 @@ pub enum ToShard {
 /// What a shard tells links.
 #[derive(Debug, Clone)]
 pub enum FromShard {
-    /// To one: how far this shard holds the logs of its streams, its own included.
-    Vector(Vec<(LogId, Mark)>),
+    /// To one: the logs of its streams, its own included.
+    Vector {
+        /// How far this shard holds them.
+        held: Vec<(LogId, Mark)>,
+        /// Those that it has forgotten, with the last entry: they are not named to the peer, and it is
+        /// told so if it names one.
+        forgotten: Vec<(LogId, Mark)>,
+    },
     /// To all: new entries of one of our own logs are durable.
     Published {
         /// The log.
@@ -199,6 +213,13 @@ pub enum FromShard {
         log: LogId,
         /// How far.
         mark: Mark,
+    },
+    /// To all: a log is forgotten. Everybody held it, and its process is no more.
+    Forgotten {
+        /// The log.
+        log: LogId,
+        /// Its last entry.
+        last: Mark,
     },
     /// To one: a sync message about a document under repair.
     Sync {

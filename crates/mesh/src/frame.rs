@@ -86,6 +86,9 @@ pub enum Frame {
         /// Where it starts.
         to: Mark,
     },
+    /// These logs are forgotten here, with their last entries and digests: every region held them. The
+    /// first such frame answers the vector, and comes even if it is empty.
+    Forgotten(Vec<Row>),
     /// Our entries of a log are not those that you have.
     Diverged {
         /// The log.
@@ -175,7 +178,9 @@ impl Frame {
     pub fn encode(&self, ends: &Ends) -> Vec<u8> {
         let mut out = vec![self.kind()];
         match self {
-            Self::Vector(rows) | Self::Holds(rows) => put_rows(&mut out, rows, ends),
+            Self::Vector(rows) | Self::Holds(rows) | Self::Forgotten(rows) => {
+                put_rows(&mut out, rows, ends);
+            }
             Self::Entries(batch) => out.extend_from_slice(batch),
             Self::Resend { generation, received, logs } => {
                 out.push(*generation);
@@ -294,6 +299,7 @@ impl Frame {
             17 => Self::Ping { id: reader.number()? },
             18 => Self::Pong { id: reader.number()? },
             19 => Self::Anew { generation: reader.byte()? },
+            20 => Self::Forgotten(rows(reader, ends)?),
             _ => return Err(FrameError),
         };
         if reader.is_empty() { Ok(frame) } else { Err(FrameError) }
@@ -321,6 +327,7 @@ impl Frame {
             Self::Ping { .. } => 17,
             Self::Pong { .. } => 18,
             Self::Anew { .. } => 19,
+            Self::Forgotten(_) => 20,
         }
     }
 }

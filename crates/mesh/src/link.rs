@@ -19,6 +19,7 @@
 //! Whatever a peer does that no honest one would closes the socket with a [`CloseReason`] that says
 //! what.
 
+mod forgetting;
 mod interface;
 mod lanes;
 mod receiving;
@@ -31,7 +32,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use model::{DocumentId, RegionName};
+use model::{DocumentId, RegionName, StorageId};
 
 use crate::audit::{self, Audit};
 use crate::exchange::{FromShard, Lane, ToShard};
@@ -83,8 +84,15 @@ pub struct Link {
     /// For each shard, how many vectors it was asked for and has not given. What else it says before
     /// it has given the last one belongs to a life of the link that is over.
     unanswered: Vec<u32>,
-    /// What we hold.
+    /// What we hold, without what is forgotten.
     ours: BTreeMap<LogId, Held>,
+    /// The last entries of logs that we have forgotten (see `forgetting`).
+    forgotten: BTreeMap<LogId, Mark>,
+    /// What of it the peer is to be told, and when.
+    forgotten_due: Vec<Row>,
+    forgotten_at: Option<Duration>,
+    /// Whether the peer has said which of the logs that we named it has forgotten.
+    answered: bool,
     /// What the peer was told that we hold when this life began.
     told: BTreeMap<LogId, u64>,
     /// The peer's vector, until ours is told.
@@ -99,6 +107,13 @@ pub struct Link {
     /// Logs of which the peer was told to go on after a gap, and where: what was in it is brought by the
     /// audit, so until that finds both regions alike the peer's word for it means nothing.
     skipped: BTreeMap<LogId, u64>,
+    /// The peer came back with less than it had said to hold, and the audit has not found both regions
+    /// alike since.
+    went_back: bool,
+    /// The audit has found both regions alike, and nothing speaks against it since.
+    alike: bool,
+    /// The peer's store, when it was last there.
+    storage: Option<StorageId>,
     /// What the peer is to be told that we hold: of its logs, and of those of others.
     holds_due: [BTreeMap<LogId, u64>; 2],
     holds_sent: [Option<Duration>; 2],
@@ -121,6 +136,10 @@ impl Link {
             lines: [None, None],
             unanswered: vec![0; config.shards],
             ours: BTreeMap::new(),
+            forgotten: BTreeMap::new(),
+            forgotten_due: Vec::new(),
+            forgotten_at: None,
+            answered: false,
             told: BTreeMap::new(),
             their_vector: None,
             theirs: BTreeMap::new(),
@@ -128,6 +147,9 @@ impl Link {
             doubts: BTreeMap::new(),
             diverged: BTreeSet::new(),
             skipped: BTreeMap::new(),
+            went_back: false,
+            alike: false,
+            storage: None,
             holds_due: [BTreeMap::new(), BTreeMap::new()],
             holds_sent: [None, None],
             reach: BTreeMap::new(),
@@ -176,6 +198,7 @@ impl Link {
             self.send_gathered(now);
         }
         self.tell_holds(now);
+        self.tell_forgotten(now);
         self.grant_due(now);
         self.judge_doubts(now);
         if self.relay_due.is_some_and(|at| at <= now) {
@@ -197,6 +220,7 @@ impl Link {
             self.heartbeat_due(),
             self.gathering_until(),
             self.holds_at(),
+            self.forgotten_at,
             self.grants_at(),
             doubts.min(),
             self.relay_due,
@@ -230,12 +254,15 @@ impl Link {
     /// A shard says this.
     fn shard(&mut self, now: Duration, shard: usize, message: FromShard) {
         match message {
-            FromShard::Vector(vector) => return self.vector(now, shard, vector),
+            FromShard::Vector { held, forgotten } => {
+                return self.vector(now, shard, held, forgotten);
+            }
             FromShard::Published { log, first, entries } => {
                 return self.published(now, log, first, entries);
             }
             FromShard::Held { log, mark } => return self.held(log, mark),
             FromShard::Taken { lane, credit } => return self.taken(now, lane, credit),
+            FromShard::Forgotten { log, last } => return self.forgot(now, &log, last),
             _ if self.unanswered.get(shard) != Some(&0) => return,
             _ => {}
         }
@@ -281,7 +308,8 @@ impl Link {
             FromShard::Items { round, items } => {
                 self.audit.answered(now, shard, audit::Answer::Items { round, items });
             }
-            FromShard::Vector(_)
+            FromShard::Vector { .. }
+            | FromShard::Forgotten { .. }
             | FromShard::Published { .. }
             | FromShard::Held { .. }
             | FromShard::Taken { .. } => unreachable!("dealt with above"),
@@ -289,11 +317,22 @@ impl Link {
     }
 
     /// A shard's part of our vector. When all parts are there, the peer is told.
-    fn vector(&mut self, now: Duration, shard: usize, vector: Vec<(LogId, Mark)>) {
+    fn vector(
+        &mut self,
+        now: Duration,
+        shard: usize,
+        vector: Vec<(LogId, Mark)>,
+        forgotten: Vec<(LogId, Mark)>,
+    ) {
         let Some(unanswered) = self.unanswered.get_mut(shard) else { return };
         *unanswered = unanswered.saturating_sub(1);
+        for (log, last) in forgotten {
+            self.ours.remove(&log);
+            self.forgotten.insert(log, last);
+        }
         for (log, mark) in vector {
             self.account.note_end(now, &self.config.me, &log, mark.sequence);
+            self.forgotten.remove(&log);
             self.ours.insert(log, Held { sequence: mark.sequence, digest: Some(mark.digest) });
         }
         if self.phase != Phase::Asking || self.unanswered.iter().any(|unanswered| *unanswered > 0) {
@@ -319,23 +358,22 @@ impl Link {
     fn run(&mut self, now: Duration, rows: Vec<Row>) {
         self.phase = Phase::Running;
         self.running_since = now;
+        self.note_going_back(&rows);
         self.theirs.clear();
         self.their_digests.clear();
         if let Err(reason) = self.admit_claims(&rows) {
             return self.fail(Lane::Live, reason);
         }
+        let answer = self.forgotten_of(now, &rows);
+        self.send(Lane::Live, &Frame::Forgotten(answer));
+        self.answered = false;
         for row in rows {
             self.their_claim(now, &row);
             if let Some(digest) = row.digest {
                 self.their_digests.insert(row.log, (row.sequence, digest));
             }
         }
-        let own: Vec<LogId> =
-            (self.ours.keys()).filter(|log| log.origin.region == self.config.me).cloned().collect();
-        for log in own {
-            self.open_course(&log);
-        }
-        self.open_bulk_courses();
+        self.open_own_courses();
         self.relay_due = Some(now + self.config.limits.relay_after);
         self.fetch(now);
         if !planted(Bug::NeverAudits) {
@@ -353,6 +391,9 @@ impl Link {
     /// The peer says that it holds so much of a log.
     fn their_claim(&mut self, now: Duration, row: &Row) {
         let log = &row.log;
+        if self.forgotten.get(log).is_some_and(|last| row.sequence <= last.sequence) {
+            return;
+        }
         let mut sequence = row.sequence;
         if log.origin.region == self.config.me && log.origin.epoch == self.config.epoch {
             let end = self.ours.get(log).map_or(0, |held| held.sequence);
@@ -417,6 +458,22 @@ impl Link {
         self.audit.soon(now);
     }
 
+    /// How far we hold a log, which may be forgotten.
+    fn position(&self, log: &LogId) -> Held {
+        let forgotten = || {
+            let last = self.forgotten.get(log)?;
+            Some(Held { sequence: last.sequence, digest: Some(last.digest) })
+        };
+        self.ours.get(log).copied().or_else(forgotten).unwrap_or_default()
+    }
+
+    /// The audit has found that both regions serve the same.
+    fn are_alike(&mut self) {
+        self.skipped.clear();
+        self.went_back = false;
+        self.alike = true;
+    }
+
     /// Whether either side is being brought what it missed.
     ///
     /// The live lane is often up before the bulk lane is. What waits for that is not a difference: the
@@ -438,7 +495,7 @@ impl Link {
             match effect {
                 audit::Effect::Send(message) => {
                     if let audit::Message::RootSame { as_expected: false, .. } = message {
-                        self.skipped.clear();
+                        self.are_alike();
                     }
                     self.send(self.much(), &Frame::Audit(message));
                 }
@@ -463,7 +520,7 @@ impl Link {
     fn found(&mut self, finding: audit::Finding) {
         use audit::Finding;
         if finding == Finding::Equal {
-            self.skipped.clear();
+            self.are_alike();
         }
         // What is merely under way is no news.
         if !matches!(finding, Finding::Equal | Finding::Differs { .. }) {

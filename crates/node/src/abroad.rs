@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use history::chunk::{Change, read_change};
+use history::graph::Position;
 use history::varint::{Malformed, Reader, put};
 use history::{Door, Offer, Refusal};
 use mesh::exchange::FromShard;
@@ -108,13 +109,9 @@ impl Document {
             Offer::Pending if is_region => self.keep_waiting(ctx, change),
             Offer::Outranks(_) if planted(Bug::FirstWins) => {}
             Offer::Outranks(position) => {
-                let loser = self.history.graph().hash(*position);
-                let node = self.history.graph().node(*position);
-                let (actor, seq) = (node.actor.to_string(), change.seq());
                 self.abroad.again.push(change.clone());
                 self.keep_waiting(ctx, change);
-                let why = Refusal::Forked { hash: loser, actor, seq };
-                self.abroad.condemned.entry(loser).or_insert(why);
+                self.condemn_occupant(*position, change);
             }
             Offer::Refused(Refusal::TooManyPending { .. }) if is_region => {
                 self.keep_waiting(ctx, change);
@@ -128,6 +125,14 @@ impl Document {
             }
             Offer::Pending | Offer::NeedsCrdt(_) => {}
         }
+    }
+
+    /// Whoever has the slot of this change has to leave the log: its hash is larger.
+    pub(crate) fn condemn_occupant(&mut self, occupant: Position, change: &Change) {
+        let hash = self.history.graph().hash(occupant);
+        let (actor, seq) = (change.actor().to_string(), change.seq());
+        let why = Refusal::Forked { hash, actor, seq };
+        self.abroad.condemned.entry(hash).or_insert(why);
     }
 
     /// Keeps a change durably until it can be offered again.
@@ -159,10 +164,7 @@ impl Document {
             heirs.push((change.clone(), offer));
         });
         if let Some(occupant) = occupant {
-            let loser = self.history.graph().hash(occupant);
-            let (actor, seq) = (change.actor().to_string(), change.seq());
-            let why = Refusal::Forked { hash: loser, actor, seq };
-            self.abroad.condemned.entry(loser).or_insert(why);
+            self.condemn_occupant(occupant, change);
         }
         if tell {
             let item = origin::Item::Change(change.clone());

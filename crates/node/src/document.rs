@@ -146,11 +146,15 @@ impl Document {
             // Whether the copy was made before the process ended is not known; making it twice is
             // making it once.
             self.abroad.copy_due |= ctx.mesh.is_some();
+            // Who has to leave the log because of it is still there if the process ended too soon.
             match &dead.change {
                 Some(change) => {
-                    self.history.bury(change, refusal_of(&dead, change), &mut |_, _| {});
+                    let why = refusal_of(&dead, change);
+                    let occupant = self.history.bury(change, why, &mut |_, _| {});
+                    if let Some(occupant) = occupant {
+                        self.condemn_occupant(occupant, change);
+                    }
                 }
-                // The process ended before it could be taken out of the log.
                 None if self.history.doom(dead.hash, dead.reason.clone()).is_some() => {
                     let why = Refusal::Dead { hash: dead.hash, reason: dead.reason };
                     self.abroad.condemned.insert(dead.hash, why);

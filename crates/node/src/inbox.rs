@@ -104,6 +104,7 @@ fn place(event: &Event) -> Place {
         ToShard::Up
         | ToShard::Down
         | ToShard::Skip { .. }
+        | ToShard::Forgotten { .. }
         | ToShard::Repair { .. }
         | ToShard::Sync { .. }
         | ToShard::Repaired { .. }

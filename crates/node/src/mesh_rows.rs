@@ -6,6 +6,7 @@
 //! | mark | log | [`Held`]: from where and up to where this node holds the log |
 //! | item | document | [`Item`]: what the audit compares, and where the document's last change is |
 //! | waiting | document, hash | a change of another region whose dependencies are not here yet |
+//! | forgotten | log | [`Forgotten`]: what is left of a log of a process that is no more |
 //!
 //! The mark is in the same batch as the entries that it covers.
 
@@ -23,6 +24,7 @@ const LOG: u8 = 0x20;
 const MARK: u8 = 0x21;
 const ITEM: u8 = 0x22;
 const WAITING: u8 = 0x23;
+const FORGOTTEN: u8 = 0x24;
 
 /// How many bytes of entries go into one row; a longer entry has a row of its own.
 const ROW_BYTES: usize = 3_800;
@@ -46,6 +48,10 @@ pub fn check(key: &[u8], value: &[u8]) -> Option<bool> {
                 read_document(key)?;
                 decode_item(value)?;
             }
+            FORGOTTEN => {
+                read_log(key)?;
+                decode_forgotten(value)?;
+            }
             _ => {
                 read_document(key)?;
                 read_change(value).map_err(|_| Malformed)?;
@@ -53,7 +59,7 @@ pub fn check(key: &[u8], value: &[u8]) -> Option<bool> {
         }
         Ok(())
     };
-    (LOG..=WAITING).contains(key.first()?).then(|| read().is_ok())
+    (LOG..=FORGOTTEN).contains(key.first()?).then(|| read().is_ok())
 }
 
 /// Which part of a log a node holds.
@@ -63,6 +69,17 @@ pub struct Held {
     pub start: Mark,
     /// Everything up to here was received.
     pub end: Mark,
+}
+
+/// What is left of a log whose process is no more and which every region has held.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Forgotten {
+    /// Its last entry.
+    pub last: Mark,
+    /// Counts what was forgotten: so many forgotten logs are remembered, and the oldest go first.
+    pub number: u64,
+    /// For a log of our own region, who has said to hold it.
+    pub held_by: Vec<RegionName>,
 }
 
 /// What the audit compares of a document, and where its last change of this region is.
@@ -102,9 +119,58 @@ pub fn put_held(log: &LogId, held: Held) -> Write {
     Write::Put { key: log_key(MARK, log), value }
 }
 
-/// The write that forgets a log altogether.
-pub fn delete_held(log: &LogId) -> Write {
-    Write::Delete { key: log_key(MARK, log) }
+/// The writes that forget a log of which no entries are kept.
+pub fn forget(log: &LogId, forgotten: &Forgotten) -> [Write; 2] {
+    let mut value = Vec::with_capacity(32);
+    put(&mut value, forgotten.number);
+    put(&mut value, forgotten.last.sequence);
+    value.extend_from_slice(&forgotten.last.digest);
+    put(&mut value, forgotten.held_by.len() as u64);
+    for region in &forgotten.held_by {
+        value.push(region.as_str().len() as u8);
+        value.extend_from_slice(region.as_str().as_bytes());
+    }
+    let put = Write::Put { key: log_key(FORGOTTEN, log), value };
+    [Write::Delete { key: log_key(MARK, log) }, put]
+}
+
+/// The write after which nothing says that a log is forgotten.
+pub fn delete_forgotten(log: &LogId) -> Write {
+    Write::Delete { key: log_key(FORGOTTEN, log) }
+}
+
+/// The logs that are forgotten.
+///
+/// # Errors
+/// When the store fails or a row makes no sense.
+pub fn forgotten(store: &dyn Store) -> Result<Vec<(LogId, Forgotten)>, LoadError> {
+    let mut logs = Vec::new();
+    each(store, &[FORGOTTEN], &[FORGOTTEN + 1], &mut |key, value| {
+        let (log, _) = read_log(key)?;
+        logs.push((log, decode_forgotten(value)?));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(logs)
+}
+
+/// The writes that remove rows of a log, whatever is in them, but no more than so many.
+///
+/// # Errors
+/// When the store fails or a row makes no sense.
+pub fn delete_rows(
+    store: &dyn Store,
+    log: &LogId,
+    rows_max: usize,
+) -> Result<Vec<Write>, LoadError> {
+    let mut writes = Vec::new();
+    each(store, &at(log, 0), &end(log), &mut |key, _| {
+        if writes.len() >= rows_max {
+            return Ok(ControlFlow::Break(()));
+        }
+        writes.push(Write::Delete { key: key.to_vec() });
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(writes)
 }
 
 /// Every log that this node holds something of.
@@ -262,6 +328,19 @@ fn decode_held(value: &[u8]) -> Result<Held, Malformed> {
     let mut mark =
         || Ok::<_, Malformed>(Mark { sequence: reader.number()?, digest: reader.array()? });
     Ok(Held { start: mark()?, end: mark()? })
+}
+
+fn decode_forgotten(value: &[u8]) -> Result<Forgotten, Malformed> {
+    let mut reader = Reader::new(value);
+    let number = reader.number()?;
+    let last = Mark { sequence: reader.number()?, digest: reader.array()? };
+    let mut held_by = Vec::new();
+    for _ in 0..reader.count()? {
+        let length = reader.byte()?;
+        let name = std::str::from_utf8(reader.bytes(length.into())?).map_err(|_| Malformed)?;
+        held_by.push(RegionName::new(name).map_err(|_| Malformed)?);
+    }
+    Ok(Forgotten { last, number, held_by })
 }
 
 fn decode_item(value: &[u8]) -> Result<Item, Malformed> {

@@ -11,7 +11,7 @@ use mesh::{Entry, LogId, Mark, Origin};
 use model::{DocumentId, RegionName};
 use store::{Store, Write};
 
-use crate::mesh_rows::{self, Held, Item};
+use crate::mesh_rows::{self, Forgotten, Held, Item};
 use crate::planted::{Bug, planted};
 use crate::rows::{self, LoadError};
 use crate::{BatchId, Effect, SessionId};
@@ -19,6 +19,10 @@ use crate::{BatchId, Effect, SessionId};
 /// How many entries of one log may be held beyond a gap, so that keystrokes need not wait for what
 /// was missed. What is beyond that is not taken, and comes again.
 const AHEAD_MAX: usize = 1 << 16;
+/// How many logs are remembered as forgotten, by all shards together: sixteen for each of a thousand
+/// processes. One that is not remembered any more and that somebody names, after a backup is restored,
+/// is taken in once more.
+const FORGOTTEN_MAX: usize = 1 << 14;
 
 /// A node's place in the mesh.
 #[derive(Debug, Clone)]
@@ -42,6 +46,8 @@ pub(crate) struct Mesh {
     pub(crate) setup: MeshSetup,
     origin: Origin,
     pub(crate) logs: BTreeMap<LogId, Log>,
+    /// Logs of processes that are no more, which every region has held: they are named to nobody.
+    forgotten: BTreeMap<LogId, Forgotten>,
     pub(crate) regions: BTreeMap<RegionName, Region>,
     pub(crate) sketch: Sketch,
     /// Which document an item is of: about 80 bytes for each document.
@@ -70,6 +76,8 @@ pub(crate) struct Log {
     pub(crate) received: Mark,
     /// What was received beyond a gap.
     ahead: BTreeMap<u64, Entry>,
+    /// Another region has forgotten it, so every one has held it. Its rows go, and then it does.
+    finished: bool,
 }
 
 /// Another region.
@@ -92,6 +100,7 @@ pub(crate) struct Staged {
     marks: BTreeMap<LogId, Held>,
     pub(crate) taken: Vec<(RegionName, Lane, usize)>,
     items: Vec<(DocumentId, Option<Item>, Item)>,
+    forgotten: Vec<(LogId, Mark)>,
 }
 
 impl Mesh {
@@ -102,9 +111,11 @@ impl Mesh {
         let mut logs = BTreeMap::new();
         for (log, held) in mesh_rows::logs(store)? {
             if mine(log.stream) {
-                logs.insert(log, Log { held, received: held.end, ahead: BTreeMap::new() });
+                logs.insert(log, Log::at(held));
             }
         }
+        let mut forgotten = mesh_rows::forgotten(store)?;
+        forgotten.retain(|(log, _)| mine(log.stream));
         let (mut sketch, mut items) = (Sketch::default(), BTreeMap::new());
         mesh_rows::items(store, &mut |document, item| {
             if document.shard(setup.shards) == setup.shard {
@@ -116,6 +127,7 @@ impl Mesh {
         let mut mesh = Self {
             origin,
             logs,
+            forgotten: forgotten.into_iter().collect(),
             regions: BTreeMap::new(),
             sketch,
             items,
@@ -180,8 +192,11 @@ impl Mesh {
     }
 
     /// How far this shard holds its logs.
-    pub(crate) fn vector(&self) -> Vec<(LogId, Mark)> {
-        self.logs.iter().map(|(log, it)| (log.clone(), it.held.end)).collect()
+    pub(crate) fn vector(&self) -> FromShard {
+        let named = self.logs.iter().filter(|(_, it)| !it.finished);
+        let held = named.map(|(log, it)| (log.clone(), it.held.end));
+        let forgotten = self.forgotten.iter().map(|(log, it)| (log.clone(), it.last));
+        FromShard::Vector { held: held.collect(), forgotten: forgotten.collect() }
     }
 
     /// Whether a log is one that this process writes.
@@ -196,6 +211,9 @@ impl Mesh {
 
     /// Numbers received entries, and returns those that are new here.
     pub(crate) fn receive(&mut self, log: &LogId, first: u64, entries: Vec<Entry>) -> Vec<Entry> {
+        if !self.recall(log, (first + entries.len() as u64).saturating_sub(1)) {
+            return Vec::new();
+        }
         let state = self.logs.entry(log.clone()).or_default();
         let mut new = Vec::with_capacity(entries.len());
         let mut run_first = first;
@@ -234,6 +252,9 @@ impl Mesh {
 
     /// The entries of a log up to here are not to be had any more.
     pub(crate) fn skip(&mut self, log: &LogId, to: Mark) {
+        if !self.recall(log, to.sequence) {
+            return;
+        }
         let state = self.logs.entry(log.clone()).or_default();
         if to.sequence <= state.received.sequence {
             return;
@@ -245,6 +266,132 @@ impl Mesh {
         state.held.start = to;
         let held = Held { start: to, end: state.received };
         self.staged.marks.insert(log.clone(), held);
+    }
+
+    /// There are entries up to `upto` of a log. Whether they are worth a look: if the log is forgotten,
+    /// only if it goes on after what was taken to be its end, and then it is not forgotten any more.
+    fn recall(&mut self, log: &LogId, upto: u64) -> bool {
+        match self.forgotten.get(log) {
+            None => return true,
+            Some(forgotten) if upto <= forgotten.last.sequence => return false,
+            Some(_) => {}
+        }
+        if let Some(Forgotten { last, .. }) = self.forgotten.remove(log) {
+            let held = Held { start: last, end: last };
+            self.logs.insert(log.clone(), Log::at(held));
+            self.staged.writes.push(mesh_rows::delete_forgotten(log));
+            self.staged.marks.insert(log.clone(), held);
+        }
+        true
+    }
+
+    /// Another region has forgotten a log, and who has forgotten it knows that every region held it up
+    /// to there: nothing of it needs to be kept here. What we lack of it comes by the audit.
+    pub(crate) fn finish(&mut self, log: &LogId, last: Mark) {
+        if self.is_living(log) {
+            return;
+        }
+        let Some(state) = self.logs.get_mut(log) else { return };
+        let other = state.received.sequence == last.sequence && state.received != last;
+        let beyond = state.ahead.keys().next_back().is_some_and(|at| *at > last.sequence);
+        // Nobody has told the other region of what is here: it is kept, and the log is not forgotten.
+        if state.received.sequence > last.sequence || other || beyond || state.finished {
+            return;
+        }
+        state.received = last;
+        state.ahead.clear();
+        state.held.start = last;
+        state.finished = true;
+        self.staged.marks.insert(log.clone(), Held { start: last, end: last });
+    }
+
+    /// Forgets logs of processes that are no more: those of our own region that every other region has
+    /// said to hold to the end, and those that another region says are forgotten.
+    ///
+    /// Only the region that wrote a log decides, for only it knows that nothing more will be written
+    /// and, by having let go of every entry, that nobody will ask for one. A log that it merely does not
+    /// name may be one that it has lost. Says whether there is more to do.
+    pub(crate) fn forget(&mut self, store: &dyn Store) -> Result<bool, LoadError> {
+        if planted(Bug::NeverForgets) {
+            return Ok(false);
+        }
+        if planted(Bug::ForgetsEarly) {
+            for (log, last) in
+                self.logs.iter().map(|(log, it)| (log.clone(), it.received)).collect::<Vec<_>>()
+            {
+                if log.origin.region == self.setup.region {
+                    self.finish(&log, last);
+                }
+            }
+        }
+        let mut room = FORGET_ROWS_AT_ONCE;
+        let mut number = self.forgotten.values().map(|it| it.number).max().unwrap_or(0);
+        let due: Vec<LogId> = (self.logs.iter())
+            .filter(|(log, state)| self.may_forget(log, state))
+            .map(|(log, _)| log.clone())
+            .collect();
+        for log in due {
+            if room == 0 {
+                break;
+            }
+            // What is before a gap that was skipped, and what nobody waited for to be let go.
+            let mut rows = mesh_rows::delete_rows(store, &log, room)?;
+            room -= rows.len();
+            if !rows.is_empty() {
+                self.staged.writes.append(&mut rows);
+                continue;
+            }
+            room -= 1;
+            let Some(state) = self.logs.remove(&log) else { continue };
+            let last = state.held.end;
+            let own = log.origin.region == self.setup.region;
+            let holds =
+                |region: &Region| region.holds.get(&log).is_some_and(|it| *it >= last.sequence);
+            let held_by = self.regions.iter().filter(|(_, region)| own && holds(region));
+            let held_by = held_by.map(|(name, _)| name.clone()).collect();
+            number += 1;
+            let forgotten = Forgotten { last, number, held_by };
+            self.staged.writes.extend(mesh_rows::forget(&log, &forgotten));
+            self.staged.forgotten.push((log.clone(), last));
+            for region in self.regions.values_mut() {
+                region.holds.remove(&log);
+            }
+            self.forgotten.insert(log, forgotten);
+        }
+        while self.forgotten.len() > FORGOTTEN_MAX / self.setup.shards {
+            let oldest = self.forgotten.iter().min_by_key(|(_, it)| it.number);
+            let Some(log) = oldest.map(|(log, _)| log.clone()) else { break };
+            self.forgotten.remove(&log);
+            self.staged.writes.push(mesh_rows::delete_forgotten(&log));
+        }
+        Ok(room < FORGET_ROWS_AT_ONCE)
+    }
+
+    fn may_forget(&self, log: &LogId, state: &Log) -> bool {
+        let held = state.held;
+        let empty = held.end.sequence > 0 && held.start == held.end && held.end == state.received;
+        let pending = std::iter::once(&self.staged)
+            .chain(self.batches.values())
+            .any(|staged| staged.marks.contains_key(log));
+        let held_by_all = || {
+            let holds = |region: &Region| region.holds.get(log).copied().unwrap_or(0);
+            self.regions.values().all(|region| holds(region) >= held.end.sequence)
+        };
+        let own = log.origin.region == self.setup.region && !self.is_living(log);
+        empty && state.ahead.is_empty() && !pending && (state.finished || own && held_by_all())
+    }
+
+    /// Whether a log is one that this process writes, or one that links take it to write.
+    fn is_living(&self, log: &LogId) -> bool {
+        let epoch = log.origin.epoch;
+        log.origin.region == self.setup.region
+            && (epoch == self.origin.epoch || epoch == self.setup.epoch)
+    }
+
+    /// What is held of a log, which may be forgotten.
+    fn held(&self, log: &LogId) -> Held {
+        let forgotten = || self.forgotten.get(log).map(|it| Held { start: it.last, end: it.last });
+        self.logs.get(log).map(|it| it.held).or_else(forgotten).unwrap_or_default()
     }
 
     /// Another log has our name on it: from now on we write to new ones. Derived from both, so that
@@ -309,6 +456,7 @@ impl Mesh {
             || !self.staged.marks.is_empty()
             || !self.staged.taken.is_empty()
             || !self.staged.items.is_empty()
+            || !self.staged.forgotten.is_empty()
     }
 
     /// The writes of the next batch, which is remembered under its name.
@@ -333,6 +481,10 @@ impl Mesh {
             self.sketch.add(new.item);
             self.items.insert(new.item, document);
         }
+        for (log, last) in staged.forgotten {
+            let message = FromShard::Forgotten { log, last };
+            effects.extend([Effect::Region { to: None, message }]);
+        }
         for (log, first, entries) in staged.published {
             let message = FromShard::Published { log, first, entries };
             effects.extend([Effect::Region { to: None, message }]);
@@ -340,8 +492,11 @@ impl Mesh {
         for (log, held) in staged.marks {
             let state = self.logs.entry(log.clone()).or_default();
             state.held.end = held.end;
-            let message = FromShard::Held { log, mark: held.end };
-            effects.extend([Effect::Region { to: None, message }]);
+            // The end of a finished log is where it was, not what is held of it.
+            if !state.finished {
+                let message = FromShard::Held { log, mark: held.end };
+                effects.extend([Effect::Region { to: None, message }]);
+            }
         }
         for (region, lane, credit) in staged.taken {
             let message = FromShard::Taken { lane, credit };
@@ -358,7 +513,7 @@ impl Mesh {
         bytes_max: usize,
         digest: Option<mesh::origin::Digest>,
     ) -> Result<FromShard, LoadError> {
-        let held = self.logs.get(log).map(|it| it.held).unwrap_or_default();
+        let held = self.held(log);
         let nothing =
             FromShard::Entries { lane, log: log.clone(), first: from, entries: Arc::from([]) };
         if from <= held.start.sequence {
@@ -489,7 +644,14 @@ impl Mesh {
 /// How many entries are let go of at once, and somewhat more: about a millisecond of a shard's time.
 const TRIM_ENTRIES_AT_ONCE: usize = 256;
 
+/// How many rows are removed, and logs forgotten, at once.
+const FORGET_ROWS_AT_ONCE: usize = 256;
+
 impl Log {
+    fn at(held: Held) -> Self {
+        Self { held, received: held.end, ..Self::default() }
+    }
+
     fn close_gap(&mut self) {
         while let Some(entry) = self.ahead.remove(&(self.received.sequence + 1)) {
             self.received = self.received.then(&entry);

@@ -19,6 +19,10 @@ pub enum Bug {
     TrimsEarly,
     /// What is dead is not spoken of in repair.
     ForgetsDead,
+    /// Logs of processes that are no more are forgotten before every region holds them.
+    ForgetsEarly,
+    /// They are never forgotten.
+    NeverForgets,
     /// R1: what comes behind a message that waits for the archive is taken in and answered before it.
     Overtakes,
     /// R11: whoever lacks changes that are not kept one by one is sent the others.
@@ -32,7 +36,7 @@ impl Bug {
     pub const WITHIN: [Self; 3] = [Self::Overtakes, Self::OmitsTrimmed, Self::SkipsSlowLane];
 
     /// Those that show between regions.
-    pub const BETWEEN: [Self; 8] = [
+    pub const BETWEEN: [Self; 10] = [
         Self::PublishesEarly,
         Self::MarkFirst,
         Self::MarkGoesBack,
@@ -41,6 +45,8 @@ impl Bug {
         Self::NumbersAgain,
         Self::TrimsEarly,
         Self::ForgetsDead,
+        Self::ForgetsEarly,
+        Self::NeverForgets,
     ];
 }
 

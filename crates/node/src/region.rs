@@ -72,6 +72,11 @@ impl Shard {
                     mesh.skip(&log, to);
                 }
             }
+            ToShard::Forgotten { log, last } => {
+                if mesh.is_here(&log) {
+                    mesh.finish(&log, last);
+                }
+            }
             ToShard::Repair { document } => {
                 self.with(now, &document, |shard, document| {
                     document.repair_with(&mut shard.ctx, session, now);
@@ -192,11 +197,14 @@ impl Shard {
         }
     }
 
-    /// Lets go of a little of what no other region needs of the logs; says whether there is more.
+    /// Lets go of a little of what no other region needs of the logs, and of logs that nobody needs; says
+    /// whether there is more.
     pub(crate) fn trim_logs(&mut self) -> bool {
         let (store, max) = (self.ctx.store.clone(), self.ctx.limits.log_entries_max);
         let Some(mesh) = &mut self.ctx.mesh else { return false };
-        mesh.trim(&*store, max).unwrap_or_else(|error| {
+        let trimmed = mesh.trim(&*store, max);
+        let done = trimmed.and_then(|more| Ok(mesh.forget(&*store)? || more));
+        done.unwrap_or_else(|error| {
             self.ctx.report(Report::MeshUnreadable { error });
             false
         })
@@ -235,7 +243,7 @@ impl Shard {
         let vector = mesh.vector();
         let leads = mesh.setup.shard == 0;
         self.seat_regions();
-        self.tell(name, FromShard::Vector(vector));
+        self.tell(name, vector);
         let open: Vec<DocumentId> = (self.documents.values())
             .filter(|document| document.has_clients(&self.ctx))
             .map(|document| document.id.clone())

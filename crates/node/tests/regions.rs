@@ -103,7 +103,7 @@ impl World {
         let name = self.names[from];
         let lane = Lane::Live;
         let message = match message {
-            FromShard::Vector(vector) => {
+            FromShard::Vector { held: vector, .. } => {
                 // `to` is told what `from` holds, and gives what it lacks.
                 for (log, mark) in vector {
                     let message = ToShard::Holds { log, sequence: mark.sequence };
@@ -121,6 +121,7 @@ impl World {
             }
             FromShard::Held { log, mark } => ToShard::Holds { log, sequence: mark.sequence },
             FromShard::Trimmed { log, to, .. } => ToShard::Skip { log, to },
+            FromShard::Forgotten { log, last } => ToShard::Forgotten { log, last },
             FromShard::Sync { document, data } => ToShard::Sync { document, data },
             FromShard::Repaired { document } => ToShard::Repaired { document },
             FromShard::Unavailable { document } => ToShard::Unavailable { document },
@@ -499,4 +500,93 @@ fn entries_are_let_go_when_every_region_holds_them() {
     let held = tributary_node::mesh_rows::logs(&*world.rigs[0].store).unwrap();
     let (_, held) = held.iter().find(|(_, held)| held.end.sequence == 50).unwrap();
     assert_eq!(held.start, held.end);
+}
+
+/// A region ends, with everything that it took in, and starts again; the links to the others are back.
+fn restarts(world: &mut World, at: usize, others: &[usize]) {
+    world.settle();
+    for other in others {
+        world.cut(at, *other);
+    }
+    world.rigs[at].restart();
+    for other in others {
+        world.connect(at, *other);
+    }
+}
+
+/// Time enough for logs to be let go of, and forgotten, everywhere.
+fn time_goes_by(world: &mut World) {
+    for _ in 0..4 {
+        for rig in &mut world.rigs {
+            rig.pass(Duration::from_secs(2));
+        }
+        world.settle();
+    }
+}
+
+fn writes(world: &mut World, at: usize, round: usize) {
+    let names = ["ann", "bob", "cas", "dan", "eve", "fay"];
+    let mut ann = Client::join(&mut world.rigs[at], names[round]);
+    ann.sync(&mut world.rigs[at]);
+    ann.put("round", &format!("{round}"));
+    ann.sync(&mut world.rigs[at]);
+}
+
+#[test]
+fn logs_of_processes_that_are_no_more_are_forgotten_everywhere() {
+    let mut world = World::new(&["eu", "us", "asia"]);
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        world.connect(a, b);
+    }
+    for round in 0..6 {
+        writes(&mut world, 0, round);
+        if round < 5 {
+            restarts(&mut world, 0, &[1, 2]);
+        }
+        world.settle();
+    }
+    time_goes_by(&mut world);
+    for rig in &world.rigs {
+        assert_eq!(logs(rig).len(), 1, "what runs");
+        let forgotten = tributary_node::mesh_rows::forgotten(&*rig.store).unwrap();
+        assert_eq!(forgotten.len(), 5);
+    }
+    let forgotten = tributary_node::mesh_rows::forgotten(&*world.rigs[0].store).unwrap();
+    assert!(forgotten.iter().all(|(_, it)| it.held_by.len() == 2), "{forgotten:?}");
+    world.assert_same();
+
+    // Who asks for one all the same is told that nothing of it is kept.
+    let (log, it) = forgotten[0].clone();
+    world.rigs[0].said.clear();
+    let read = ToShard::Read { lane: Lane::Bulk, log, from: 1, bytes_max: 100, digest: None };
+    world.rigs[0].hear("us", read);
+    let trimmed = world.rigs[0]
+        .said
+        .iter()
+        .any(|(_, message)| matches!(message, FromShard::Trimmed { to, .. } if *to == it.last));
+    assert!(trimmed, "{:?}", world.rigs[0].said);
+    // It stays so over a restart.
+    world.rigs[0].restart();
+    assert_eq!(logs(&world.rigs[0]).len(), 1);
+}
+
+#[test]
+fn nothing_is_forgotten_that_a_region_lacks_which_is_away() {
+    let mut world = World::new(&["eu", "us", "asia"]);
+    world.connect(0, 1);
+    for round in 0..3 {
+        writes(&mut world, 0, round);
+        restarts(&mut world, 0, &[1]);
+    }
+    time_goes_by(&mut world);
+    assert_eq!((logs(&world.rigs[0]).len(), logs(&world.rigs[1]).len()), (3, 3));
+    world.connect(0, 2);
+    world.connect(1, 2);
+    time_goes_by(&mut world);
+    for rig in &world.rigs {
+        assert_eq!(logs(rig).len(), 0, "none of them is written any more");
+        assert_eq!(tributary_node::mesh_rows::forgotten(&*rig.store).unwrap().len(), 3);
+    }
+    assert!(world.crossed.values().all(|times| *times == 1), "{:?}", world.crossed);
+    world.assert_same();
 }

@@ -29,6 +29,8 @@ const FRAMES_PER_TALK_MAX: u64 = 100;
 /// and a question now and then whether all is well.
 const FRAMES_PER_SILENT_PAIR_MAX: u64 = 60;
 const BYTES_PER_SILENT_PAIR_MAX: u64 = 4096;
+/// How many bytes a vector may take when all is well.
+const VECTOR_BYTES_MAX: usize = 1024;
 
 impl World {
     /// The whole run.
@@ -225,10 +227,26 @@ impl World {
         client.server.is_some() && link.is_some_and(|link| link.node_open)
     }
 
+    /// However often regions were started: what the last process of each wrote, and no more, was named
+    /// when all of them started once again.
+    fn vectors_are_small(&mut self) {
+        let Some(regions) = &self.regions else { return };
+        let Some((ends, bytes)) = regions.vectors.iter().max_by_key(|(_, bytes)| **bytes) else {
+            return;
+        };
+        let (ends, bytes) = (*ends, *bytes);
+        self.tally.insert("bytes of the largest vector", bytes as u64);
+        if bytes >= VECTOR_BYTES_MAX {
+            let what = format!("the vector from {} to {} takes {bytes} bytes", ends.0, ends.1);
+            self.broken(Law::VectorsStaySmall, what);
+        }
+    }
+
     fn last_judgement(&mut self) {
         if self.judge.violation.is_some() {
             return;
         }
+        self.vectors_are_small();
         for node in 0..self.nodes.len() {
             let image = self.nodes[node].disk.snapshot();
             self.judge.crashed(node, &image, true);

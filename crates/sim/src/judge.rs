@@ -47,6 +47,8 @@ pub enum Law {
     LogsNeverChange,
     /// Nobody lets go of entries of a log before every region holds them.
     LogsAreKept,
+    /// A vector names logs of processes that run, and of those that ended lately.
+    VectorsStaySmall,
     /// Each entry crosses each link once, and enters a region once where nothing goes wrong.
     EachChangeCrossesOnce,
     /// Two regions of one mesh have nothing to complain of in each other.
@@ -82,6 +84,10 @@ struct Facts {
     dead: Hashes,
     acknowledged: Hashes,
     logs: BTreeMap<LogId, logs::Stored>,
+    /// The last entries of logs that it has forgotten.
+    forgotten: BTreeMap<LogId, mesh::Mark>,
+    /// The epoch of the process that started last.
+    epoch: u64,
     /// The payload that was found good last: most receivers get the same.
     good: Vec<u8>,
 }
@@ -97,6 +103,8 @@ pub(crate) struct Judge {
     pub(crate) resends: bool,
     /// In this run every region knows of every other one from the start.
     pub(crate) all_known: bool,
+    /// In this run a region may lose what it held, and be given logs that others have forgotten.
+    pub(crate) losses: bool,
     /// In this run a region may forget that there are two histories of an actor, and which one lost.
     /// Then its door is open to either, and closed to the other, which no log has: who holds that one
     /// is left behind, and may meet the first.
@@ -116,6 +124,7 @@ impl Judge {
             logs: logs::Logs::default(),
             resends: false,
             all_known: false,
+            losses: false,
             forgotten_deaths: false,
             deaths: false,
             violation: None,

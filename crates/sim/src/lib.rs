@@ -65,6 +65,27 @@ pub enum Mishap {
     ForksAndWipes,
     /// Bits are turned on the way between regions.
     Garbles,
+    /// Regions are started again and again.
+    Restarts,
+}
+
+impl std::str::FromStr for Mishap {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let all = [
+            ("none", Self::None),
+            ("crashes", Self::Crashes),
+            ("cuts", Self::Cuts),
+            ("resets", Self::Resets),
+            ("wipes", Self::Wipes),
+            ("forks", Self::Forks),
+            ("forks-and-wipes", Self::ForksAndWipes),
+            ("garbles", Self::Garbles),
+            ("restarts", Self::Restarts),
+        ];
+        all.into_iter().find(|(name, _)| *name == text).map(|(_, mishap)| mishap).ok_or(())
+    }
 }
 
 /// What came of a run.

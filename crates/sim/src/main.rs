@@ -1,20 +1,28 @@
 //! Replays a seed of the simulator:
-//! `cargo run -p tributary-sim -- SEED [COUNT] [--regions] [--trace]`.
+//! `cargo run -p tributary-sim -- SEED [COUNT] [--regions] [--with MISHAP] [--trace]`.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use tributary_sim::{Options, run};
 
-const USAGE: &str = "usage: tributary-sim SEED [COUNT] [--regions] [--trace]";
+const USAGE: &str = "usage: tributary-sim SEED [COUNT] [--regions] [--with MISHAP] [--trace]";
 
 fn main() -> ExitCode {
     let mut numbers = Vec::new();
     let mut options = Options::default();
-    for argument in std::env::args().skip(1) {
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--trace" => options.log = true,
             "--regions" => options.regions = true,
+            "--with" => match arguments.next().and_then(|name| name.parse().ok()) {
+                Some(mishap) => options.mishap = Some(mishap),
+                None => {
+                    eprintln!("--with: no such mishap\n{USAGE}");
+                    return ExitCode::from(2);
+                }
+            },
             text => match text.parse::<u64>() {
                 Ok(number) => numbers.push(number),
                 Err(_) => {

@@ -266,11 +266,17 @@ impl Plan {
             Mishap::Forks => vec![Fault::Forks],
             Mishap::ForksAndWipes => vec![Fault::Forks, Fault::Forks, Fault::Wiped],
             Mishap::Garbles => vec![Fault::Garbled],
+            Mishap::Restarts => vec![Fault::Drain, Fault::Crash],
         };
         self.fault_every = ms(700);
         self.hostiles = 0;
         if let Some(mesh) = &mut self.mesh {
             mesh.one_comes_later = false;
+        }
+        if mishap == Mishap::Restarts {
+            // Long enough for some thirty processes of each region, and documents of most streams.
+            (self.nodes, self.clients) = (3, 6);
+            (self.chaos, self.documents) = (Duration::from_secs(120), 16);
         }
         if self.has(Fault::Forks) {
             (self.habits.forget, self.habits.reopen) = (false, false);

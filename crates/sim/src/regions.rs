@@ -48,6 +48,8 @@ pub(crate) struct Regions {
     /// Frames between regions, and their bytes.
     pub(crate) frames: u64,
     pub(crate) bytes: u64,
+    /// How many bytes the last vector took that a region told another.
+    pub(crate) vectors: BTreeMap<(usize, usize), usize>,
     /// When a shard and a link last spoke of something else than whether all is well.
     pub(crate) last_news_at: Duration,
 }
@@ -75,6 +77,7 @@ impl Regions {
             cut_until: none(),
             frames: 0,
             bytes: 0,
+            vectors: BTreeMap::new(),
             last_news_at: Duration::ZERO,
         }
     }

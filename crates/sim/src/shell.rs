@@ -28,6 +28,7 @@ impl World {
         if self.regions.is_some() {
             let kept = self.nodes[node].epoch != 0 && self.planted.is(Planted::KeepsEpoch);
             self.nodes[node].epoch = if kept { self.nodes[node].epoch } else { self.rng.next() };
+            self.judge.starts(node, self.nodes[node].epoch);
         }
         self.nodes[node].start(node, shards, &limits, self.regions.as_ref(), self.now);
         self.trace.note(self.now, "node starts", &[node as u64], &[], String::new);

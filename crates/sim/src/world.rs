@@ -193,9 +193,9 @@ impl World {
         world.judge.resends = world.plan.has(Fault::Garbled);
         world.judge.all_known = world.members() == world.nodes.len();
         world.judge.deaths = world.plan.has(Fault::Forks);
-        let forgets = [Fault::Restore, Fault::Wiped, Fault::Cloned];
-        world.judge.forgotten_deaths =
-            world.judge.deaths && forgets.iter().any(|fault| world.plan.has(*fault));
+        let losses = [Fault::Restore, Fault::Wiped, Fault::Cloned];
+        world.judge.losses = losses.iter().any(|fault| world.plan.has(*fault));
+        world.judge.forgotten_deaths = world.judge.deaths && world.judge.losses;
         world.begin();
         world
     }

@@ -34,7 +34,7 @@ fn is_sound(within: u64, mishap: Mishap) {
     }
 }
 
-const EVERY_LAW: [Law; 16] = [
+const EVERY_LAW: [Law; 17] = [
     Law::AcknowledgedIsDurable,
     Law::NothingBeforeItIsDurable,
     Law::HealedConverges,
@@ -49,6 +49,7 @@ const EVERY_LAW: [Law; 16] = [
     Law::TheStoreIsWhole,
     Law::LogsNeverChange,
     Law::LogsAreKept,
+    Law::VectorsStaySmall,
     Law::EachChangeCrossesOnce,
     Law::RegionsUnderstand,
 ];
@@ -122,7 +123,7 @@ fn every_bug_put_into_links_is_caught() {
 #[test]
 fn every_bug_put_into_shards_is_caught() {
     use in_node::Bug;
-    let bugs: [(Bug, Mishap, &[Law]); 8] = [
+    let bugs: [(Bug, Mishap, &[Law]); 10] = [
         (Bug::PublishesEarly, Mishap::None, &[Law::NothingBeforeItIsDurable]),
         (Bug::MarkFirst, Mishap::None, &[Law::NothingBeforeItIsDurable, Law::TheStoreIsWhole]),
         (Bug::MarkGoesBack, Mishap::Resets, &[Law::EachChangeCrossesOnce, Law::LogsNeverChange]),
@@ -131,13 +132,15 @@ fn every_bug_put_into_shards_is_caught() {
         (Bug::NumbersAgain, Mishap::None, &[Law::EachChangeCrossesOnce]),
         (Bug::TrimsEarly, Mishap::Cuts, &[Law::LogsAreKept]),
         (Bug::ForgetsDead, Mishap::ForksAndWipes, &[Law::HealedConverges]),
+        (Bug::ForgetsEarly, Mishap::Crashes, &[Law::LogsAreKept]),
+        (Bug::NeverForgets, Mishap::Restarts, &[Law::HealedConverges, Law::VectorsStaySmall]),
     ];
     assert_eq!(bugs.len(), Bug::BETWEEN.len(), "every bug is in the table");
     for (bug, mishap, laws) in bugs {
         in_node::plant(Some(bug));
-        let caught = caught(60, suffering(mishap), laws);
+        let caught = caught(120, suffering(mishap), laws);
         in_node::plant(None);
         println!("{bug:?} with {mishap:?}: {caught:?}");
-        assert!(caught.is_ok(), "{bug:?} is not caught within 60 seeds");
+        assert!(caught.is_ok(), "{bug:?} is not caught within 120 seeds");
     }
 }

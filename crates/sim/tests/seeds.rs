@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tributary_sim::{Options, Outcome, run};
+use tributary_sim::{Mishap, Options, Outcome, run};
 
 /// How many seeds a test run tries in the world of one region, and in that of several.
 /// `TRIBUTARY_SIM_SEEDS` and `TRIBUTARY_SIM_FROM` say otherwise for both.
@@ -76,6 +76,20 @@ fn whatever_goes_wrong_between_regions_no_law_is_broken() {
     no_law_is_broken(SEEDS_BETWEEN, options, &THINGS_THAT_HAPPEN_BETWEEN);
 }
 
+#[test]
+fn however_often_regions_are_started_vectors_stay_small() {
+    let mishap = Some(Mishap::Restarts);
+    let options = Options { regions: true, mishap, ..Options::default() };
+    for (seed, outcome) in run_all(1, 3, options) {
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        let (starts, bytes) =
+            (outcome.tally["starts"], outcome.tally["bytes of the largest vector"]);
+        println!("seed {seed}: {starts} processes of three regions, a vector of {bytes} bytes");
+        assert!(starts > 75 && outcome.tally["logs forgotten"] > 30, "seed {seed}");
+        assert!(bytes < 1024, "seed {seed}");
+    }
+}
+
 /// What a few hundred seeds have to have seen, by its name in [`Outcome::tally`].
 const THINGS_THAT_HAPPEN: [&str; 14] = [
     "archive jobs",
@@ -95,7 +109,7 @@ const THINGS_THAT_HAPPEN: [&str; 14] = [
 ];
 
 /// The same of a few hundred seeds of several regions.
-const THINGS_THAT_HAPPEN_BETWEEN: [&str; 19] = [
+const THINGS_THAT_HAPPEN_BETWEEN: [&str; 20] = [
     "cloned",
     "compactions",
     "conflict copies",
@@ -108,6 +122,7 @@ const THINGS_THAT_HAPPEN_BETWEEN: [&str; 19] = [
     "garbled",
     "lanes closed",
     "links down",
+    "logs forgotten",
     "presence between regions",
     "regions added",
     "repairs",

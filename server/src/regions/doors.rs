@@ -77,14 +77,18 @@ mod tests {
         RegionName::new(text).unwrap()
     }
 
+    fn nothing() -> FromShard {
+        FromShard::Vector { held: Vec::new(), forgotten: Vec::new() }
+    }
+
     #[test]
     fn what_is_for_all_links_reaches_each_of_them_and_the_rest_only_one() {
         let doors = LinkDoors::default();
         let (mut eu, _) = doors.open(name("eu"));
         let (mut us, _) = doors.open(name("us"));
-        doors.tell(3, None, FromShard::Vector(Vec::new()));
-        doors.tell(4, Some(&name("us")), FromShard::Vector(Vec::new()));
-        doors.tell(5, Some(&name("nowhere")), FromShard::Vector(Vec::new()));
+        doors.tell(3, None, nothing());
+        doors.tell(4, Some(&name("us")), nothing());
+        doors.tell(5, Some(&name("nowhere")), nothing());
         let from = |messages: &mut FromShards| {
             std::iter::from_fn(|| messages.try_recv().ok()).map(|it| it.0).collect::<Vec<_>>()
         };
@@ -97,9 +101,9 @@ mod tests {
         let (_messages, overrun) = doors.open(name("eu"));
         for _ in 0..FROM_SHARDS_MAX {
             assert!(!overrun.load(Ordering::Relaxed));
-            doors.tell(0, None, FromShard::Vector(Vec::new()));
+            doors.tell(0, None, nothing());
         }
-        doors.tell(0, None, FromShard::Vector(Vec::new()));
+        doors.tell(0, None, nothing());
         assert!(overrun.load(Ordering::Relaxed));
     }
 }

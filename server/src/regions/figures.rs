@@ -75,7 +75,9 @@ pub fn register(registry: &mut Registry, view: &MeshView) {
         for stream in 0..STREAMS {
             let labels = Stream { region: link.region.clone(), stream };
             let logs = link.holds.iter().filter(|hold| hold.stream == stream);
-            let entries: u64 = logs.map(|hold| hold.sequence).sum();
+            // What is forgotten was held, and a restored region gets it again before it counts.
+            let forgotten = link.forgotten.get(&stream).filter(|_| !link.behind).copied();
+            let entries: u64 = logs.map(|hold| hold.sequence).sum::<u64>() + forgotten.unwrap_or(0);
             held.get_or_create(&labels).set(i64::try_from(entries).unwrap_or(i64::MAX));
         }
         let labels = Reason { region: link.region.clone(), reason: "lost".to_owned() };

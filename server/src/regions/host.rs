@@ -76,6 +76,8 @@ pub struct Host {
     told: BTreeMap<RegionName, bool>,
     account: Arc<Account>,
     was_up: bool,
+    /// It was said that a region's name is taken, and the link was not up since.
+    told_taken: bool,
     started: Instant,
 }
 
@@ -96,6 +98,7 @@ impl Host {
             told: BTreeMap::new(),
             account: parts.account,
             was_up: false,
+            told_taken: false,
             started: parts.started,
         };
         let mut messages = Vec::with_capacity(MESSAGES_AT_ONCE);
@@ -167,6 +170,7 @@ impl Host {
             self.was_up = up;
             self.account.up(up);
             if up {
+                self.told_taken = false;
                 tracing::info!(region = %self.region, "the link is up");
             } else {
                 tracing::warn!(region = %self.region, "the link is down");
@@ -252,9 +256,18 @@ impl Host {
         self.lanes.send_replace([count(Lane::Live), count(Lane::Bulk)]);
     }
 
-    fn log_end(&self, lane: Lane, ended: &Ended) {
+    fn log_end(&mut self, lane: Lane, ended: &Ended) {
         let (region, lane) = (&self.region, lane_name(lane));
+        let taken = matches!(
+            ended,
+            Ended::Ours(Closing { code: code::TAKEN, .. }) | Ended::Told { code: code::TAKEN, .. }
+        );
+        // It is tried again every few seconds, with the same end until somebody does something.
+        let known = taken && std::mem::replace(&mut self.told_taken, true);
         match ended {
+            Ended::Ours(Closing { reason, .. }) | Ended::Told { reason, .. } if known => {
+                tracing::debug!(%region, lane, reason, "a socket of the link was closed again");
+            }
             Ended::Ours(Closing { code: code::SPARE, reason, .. })
             | Ended::Told { code: code::SPARE, reason } => {
                 tracing::debug!(%region, lane, reason, "a socket is not needed");

@@ -67,6 +67,15 @@ pub struct LinkView {
     pub repairs: u64,
     /// How far the region holds each of our logs, durably.
     pub holds: Vec<HoldView>,
+    /// How many entries there were in those of our logs that are forgotten, by stream.
+    #[serde(skip)]
+    pub forgotten: BTreeMap<u8, u64>,
+    /// It has lost something of what it held, and the audit has not found both regions alike since.
+    #[serde(skip)]
+    pub behind: bool,
+    /// The audit has found both regions alike since this process started, and nothing was lost since.
+    #[serde(skip)]
+    pub alike: bool,
     /// How often sockets ended, by reason.
     pub closes: BTreeMap<String, u64>,
     /// What went wrong last.
@@ -213,6 +222,8 @@ impl LinkView {
         self.audits = status.audits;
         self.mismatches = status.mismatches;
         self.repairs = status.repairs;
+        self.forgotten.clone_from(&status.forgotten);
+        (self.behind, self.alike) = (status.behind, status.alike);
         let holds = status.holds.iter();
         self.holds = holds
             .map(|(log, sequence)| HoldView {

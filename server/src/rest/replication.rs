@@ -82,19 +82,44 @@ pub async fn replication(
     Ok(([(header::CACHE_CONTROL, "no-cache")], Json(told)).into_response())
 }
 
+/// A log of an earlier life of this region, which it has forgotten.
+struct Forgotten {
+    /// Whether it has the last change of the document that came in here.
+    is_items: bool,
+    end: u64,
+    held_by: Vec<RegionName>,
+}
+
 impl Rest {
     async fn replication(self: &Arc<Self>, id: &DocumentId) -> Result<Replication, Problem> {
         let known = self.known(id).await?;
+        let stream = id.stream();
         let asked = id.clone();
         let read = move |rest: &Self| {
-            Ok((mesh_rows::item(&*rest.store, &asked)?, mesh_rows::logs(&*rest.store)?))
+            let store = &*rest.store;
+            let logs = (mesh_rows::logs(store)?, mesh_rows::forgotten(store)?);
+            Ok((mesh_rows::item(store, &asked)?, logs))
         };
-        let (item, logs) = self.read(read).await?;
+        let (item, (logs, forgotten)) = self.read(read).await?;
+        let ours = |log: &LogId| log.origin.region.as_str() == self.region && log.stream == stream;
         let item = item.filter(|item| item.epoch != 0);
-        let stream = id.stream();
-        // Changes of the document may be in the logs of earlier lives, too: those count whole.
+        // Changes of the document may be in the logs of earlier lives, too: those count whole. Who had
+        // said to hold one when it was forgotten, has held it to the end.
+        let forgotten: Vec<Forgotten> = (forgotten.into_iter())
+            .filter(|(log, _)| ours(log))
+            .map(|(log, it)| Forgotten {
+                is_items: item.as_ref().is_some_and(|item| log.origin.epoch == item.epoch),
+                end: it.last.sequence,
+                held_by: it.held_by,
+            })
+            .collect();
+        // So many are remembered as forgotten, and no more.
+        let nowhere = item.as_ref().is_some_and(|item| {
+            let is_held = |(log, _): &(LogId, _)| ours(log) && log.origin.epoch == item.epoch;
+            !logs.iter().any(is_held) && !forgotten.iter().any(|it| it.is_items)
+        });
         let earlier: Vec<(String, u64)> = (logs.into_iter())
-            .filter(|(log, _)| log.origin.region.as_str() == self.region && log.stream == stream)
+            .filter(|(log, _)| ours(log))
             .filter(|(log, _)| item.as_ref().is_some_and(|item| log.origin.epoch != item.epoch))
             .map(|(log, held)| (log.to_string(), held.end.sequence))
             .collect();
@@ -107,13 +132,20 @@ impl Rest {
         let mesh = Regions::view(self.regions.as_deref(), &self.region).await;
         let elsewhere = mesh.links.into_iter().map(|link| {
             let of_log = link.holds.iter().find(|hold| Some(&hold.log) == log.as_ref());
-            let holds = of_log.map(|hold| hold.sequence);
+            let has_forgotten = |it: &Forgotten| {
+                let said_so = it.held_by.iter().any(|region| region.as_str() == link.region);
+                said_so && !link.behind || link.alike
+            };
+            let items = forgotten.iter().find(|it| it.is_items && has_forgotten(it));
+            let holds = of_log.map(|hold| hold.sequence).or(items.map(|it| it.end));
             let held = |log: &String| link.holds.iter().find(|hold| hold.log == *log);
             let has_earlier =
-                earlier.iter().all(|(log, end)| held(log).is_some_and(|it| it.sequence >= *end));
-            let durable = item
-                .as_ref()
-                .map(|item| has_earlier && holds.is_some_and(|it| it >= item.sequence));
+                earlier.iter().all(|(log, end)| held(log).is_some_and(|it| it.sequence >= *end))
+                    && forgotten.iter().all(has_forgotten);
+            let durable = item.as_ref().map(|item| {
+                let has_items = holds.is_some_and(|it| it >= item.sequence);
+                has_earlier && (has_items || nowhere && link.alike)
+            });
             Elsewhere { region: link.region, link: link.state, durable, holds }
         });
         Ok(Replication {

@@ -66,6 +66,8 @@ pub struct Limits {
     pub vector_within: Duration,
     /// Something of what is under way has to be taken in by the peer within this time.
     pub credit_within: Duration,
+    /// A batch that could not be read has to be sent again within this time.
+    pub anew_within: Duration,
     /// A region that we have not reached for so long is asked about at others.
     pub relay_after: Duration,
     /// What the peer claims to hold of our logs, and we have not published, is a lie after so long.
@@ -96,6 +98,7 @@ impl Default for Limits {
             taken_within: Duration::from_secs(9),
             vector_within: Duration::from_secs(30),
             credit_within: Duration::from_secs(60),
+            anew_within: Duration::from_secs(30),
             relay_after: Duration::from_secs(2),
             doubt: Duration::from_secs(1),
             bulk_within: Duration::from_secs(30),

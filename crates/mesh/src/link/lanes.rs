@@ -23,6 +23,9 @@ pub enum CloseReason {
     /// The peer does not say what it holds.
     #[error("it did not say in time what it holds")]
     NoVector,
+    /// A batch that could not be read was not sent again.
+    #[error("a batch that could not be read was not sent again in time")]
+    NotAnew,
     /// The peer does not take in what it is sent.
     #[error("nothing of what was sent was taken in for too long")]
     NoCredit,
@@ -101,6 +104,7 @@ impl CloseReason {
                 | Self::Stalled
                 | Self::NoVector
                 | Self::NoCredit
+                | Self::NotAnew
                 | Self::Backlog
                 | Self::Taken { .. }
                 | Self::Double
@@ -116,6 +120,7 @@ impl CloseReason {
             Self::Stalled => "stalled",
             Self::NoVector => "no_vector",
             Self::NoCredit => "no_credit",
+            Self::NotAnew => "not_anew",
             Self::TooManyLogs => "too_many_logs",
             Self::Backlog => "backlog",
             Self::Taken { .. } => "taken",
@@ -207,6 +212,7 @@ impl Link {
                 self.fail(lane, CloseReason::Replaced);
             }
         }
+        let storage = agreed.storage.clone();
         let live_is_up = lane == Lane::Live || self.lines[0].is_some();
         let line = Line {
             socket,
@@ -230,6 +236,10 @@ impl Link {
                 }
                 self.phase = Phase::Asking;
                 self.their_vector = None;
+                if self.storage.as_ref().is_some_and(|before| *before != storage) {
+                    self.goes_back();
+                }
+                self.storage = Some(storage);
                 self.unanswered.iter_mut().for_each(|unanswered| *unanswered += 1);
                 self.tell_all(ToShard::Up);
             }
@@ -267,6 +277,8 @@ impl Link {
             self.doubts.clear();
             self.relay_due = None;
             self.holds_due.iter_mut().for_each(|due| due.clear());
+            self.forgotten_due.clear();
+            self.forgotten_at = None;
             self.audit.down();
             self.tell_all(ToShard::Down);
         }
@@ -323,6 +335,8 @@ impl Link {
     pub(super) fn heartbeat(&mut self, now: Duration) {
         let limits = self.config.limits.clone();
         let waits_for_vector = self.phase == Phase::Told;
+        let waits_for_answer = self.phase == Phase::Running && !self.answered;
+        let answer_late = waits_for_answer && now >= self.running_since + limits.vector_within;
         for lane in [Lane::Live, Lane::Bulk] {
             let Some(line) = self.line(lane) else { continue };
             if line.out.freed() != line.progress.1 || !line.out.is_under_way() {
@@ -334,13 +348,14 @@ impl Link {
                 self.fail(lane, CloseReason::Silent);
             } else if asked >= limits.stalled_after {
                 self.fail(lane, CloseReason::Stalled);
-            } else if waits_for_vector
-                && lane == Lane::Live
-                && now >= line.since + limits.vector_within
+            } else if lane == Lane::Live
+                && (answer_late || waits_for_vector && now >= line.since + limits.vector_within)
             {
                 self.fail(lane, CloseReason::NoVector);
             } else if now >= line.progress.0 + limits.credit_within {
                 self.fail(lane, CloseReason::NoCredit);
+            } else if line.inn.waits_since().is_some_and(|at| now >= at + limits.anew_within) {
+                self.fail(lane, CloseReason::NotAnew);
             } else if line.ping_due <= now {
                 line.ping_due = now + limits.ping_every;
                 let id = now.as_micros() as u64;

@@ -22,8 +22,8 @@ const GRANT_AFTER: Duration = Duration::from_secs(1);
 /// The receiving side of one socket.
 pub(super) struct Inbound {
     decoder: Decoder,
-    /// A batch could not be read; all that was on its way after it is left out.
-    waits: bool,
+    /// Since when a batch could not be read; all that was on its way after it is left out.
+    waits: Option<Duration>,
     resends: u8,
     /// What was received, what of it the shards have let go of, and what of that the peer was told.
     received: u64,
@@ -41,7 +41,7 @@ impl Inbound {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             decoder: Decoder::new(limits),
-            waits: false,
+            waits: None,
             resends: 0,
             received: 0,
             freed: 0,
@@ -52,9 +52,14 @@ impl Inbound {
         }
     }
 
+    /// Since when the peer owes an answer to the question for a batch that could not be read.
+    pub(super) fn waits_since(&self) -> Option<Duration> {
+        self.waits
+    }
+
     /// Whether it can take something that begins now.
     pub(super) fn is_sound(&self) -> bool {
-        !self.waits
+        self.waits.is_none()
     }
 }
 
@@ -82,7 +87,7 @@ impl Link {
                 return Err(CloseReason::Anew);
             }
             Frame::Vector(rows) => self.take_vector(now, lane, rows)?,
-            Frame::Entries(batch) => self.take_batch(lane, &batch)?,
+            Frame::Entries(batch) => self.take_batch(now, lane, &batch)?,
             Frame::Sync { document, data } => {
                 self.tell_document(&document.clone(), ToShard::Sync { document, data });
             }
@@ -112,8 +117,16 @@ impl Link {
                 self.resend(lane, generation, received, &logs)?;
             }
             Frame::Anew { generation } => self.anew(now, lane, generation)?,
+            Frame::Forgotten(rows) => {
+                self.their_forgotten(now, rows)?;
+                self.fetch(now);
+            }
             Frame::Holds(rows) => {
                 self.admit_claims(&rows)?;
+                let answer = self.forgotten_of(now, &rows);
+                if !answer.is_empty() {
+                    self.send(Lane::Live, &Frame::Forgotten(answer));
+                }
                 for row in &rows {
                     self.their_claim(now, row);
                 }
@@ -151,13 +164,13 @@ impl Link {
         Ok(())
     }
 
-    fn take_batch(&mut self, lane: Lane, batch: &[u8]) -> Result<(), CloseReason> {
+    fn take_batch(&mut self, now: Duration, lane: Lane, batch: &[u8]) -> Result<(), CloseReason> {
         let Some(line) = self.line(lane) else { return Ok(()) };
         let inn = &mut line.inn;
         let header = Header::read(batch);
         let groups = match header {
             // What was on its way when we asked for it to be sent again.
-            Ok(_) if inn.waits => return Ok(()),
+            Ok(_) if inn.waits.is_some() => return Ok(()),
             Ok(header) => {
                 let under_way = inn.received - inn.granted;
                 let fits = under_way.saturating_add(header.cost) <= window(lane);
@@ -179,7 +192,7 @@ impl Link {
         };
         let (header, groups) = match groups {
             Ok(read) => read,
-            Err(error) => return self.unreadable(lane, header.ok(), error),
+            Err(error) => return self.unreadable(now, lane, header.ok(), error),
         };
         inn.received += header.cost;
         for group in groups {
@@ -201,6 +214,7 @@ impl Link {
     /// A batch cannot be read: once more, and whole.
     fn unreadable(
         &mut self,
+        now: Duration,
         lane: Lane,
         header: Option<Header>,
         error: CodecError,
@@ -208,7 +222,7 @@ impl Link {
         let Some(line) = self.line(lane) else { return Ok(()) };
         let inn = &mut line.inn;
         let generation = inn.decoder.generation();
-        if inn.waits {
+        if inn.waits.is_some() {
             return Ok(());
         }
         let whole = generation > 0 && header.is_some_and(|header| header.number == 0);
@@ -225,7 +239,7 @@ impl Link {
         inn.expected.retain(|log, _| !fetches.contains(log));
         let logs = inn.expected.iter().map(came).collect();
         inn.decoder.restart();
-        inn.waits = true;
+        inn.waits = Some(now);
         let received = inn.received;
         self.effects.push_back(Effect::Report(Report::Resend { lane, inbound: true }));
         self.send(lane, &Frame::Resend { generation, received, logs });
@@ -235,10 +249,10 @@ impl Link {
     /// What follows is of the generation that we asked for.
     fn anew(&mut self, now: Duration, lane: Lane, generation: u8) -> Result<(), CloseReason> {
         let Some(line) = self.line(lane) else { return Ok(()) };
-        if !line.inn.waits || generation != line.inn.decoder.generation() {
+        if line.inn.waits.is_none() || generation != line.inn.decoder.generation() {
             return Err(CloseReason::OutOfPlace { frame: "new generation" });
         }
-        line.inn.waits = false;
+        line.inn.waits = None;
         self.fetch(now);
         Ok(())
     }
@@ -252,7 +266,7 @@ impl Link {
         count: u64,
     ) -> Result<(), CloseReason> {
         let peers = log.origin.region == self.config.peer;
-        let ours = self.ours.get(log).map_or(0, |held| held.sequence);
+        let ours = self.position(log).sequence;
         let told = self.told.get(log).copied().unwrap_or(0);
         let Some(line) = self.line(lane) else { return Ok(()) };
         if !peers && !line.inn.fetches.contains(log) {
@@ -275,7 +289,7 @@ impl Link {
     fn skip(&mut self, now: Duration, lane: Lane, log: LogId, to: Mark) -> Result<(), CloseReason> {
         let peers = log.origin.region == self.config.peer;
         let Some(line) = self.line(lane) else { return Ok(()) };
-        if line.inn.waits {
+        if line.inn.waits.is_some() {
             return Ok(());
         }
         if to.sequence == u64::MAX || !peers && !line.inn.fetches.contains(&log) {
@@ -339,15 +353,23 @@ impl Link {
     /// A log is held durably up to here.
     pub(super) fn held(&mut self, log: LogId, mark: Mark) {
         let held = Held { sequence: mark.sequence, digest: Some(mark.digest) };
+        self.forgotten.remove(&log);
         let known = self.ours.entry(log.clone()).or_default();
+        let before = known.sequence;
         if held.sequence >= known.sequence {
             *known = held;
+        }
+        // The peer has said so before we held as much, when the shard could make nothing of it.
+        if let Some(claimed) = self.theirs.get(&log).copied().filter(|claimed| *claimed > before) {
+            self.tell_shard(log.stream, ToShard::Holds { log: log.clone(), sequence: claimed });
         }
         let others = log.origin.region != self.config.peer;
         // The peer has our own entries from ourselves.
         let own = log.origin.region == self.config.me && log.origin.epoch == self.config.epoch;
         // What another region has given back to us of a life that we had lost, this peer may lack.
-        if self.phase == Phase::Running && !own && log.origin.region == self.config.me {
+        let given_back =
+            self.phase == Phase::Running && !own && log.origin.region == self.config.me;
+        if given_back && self.is_known(&log) {
             self.open_course(&log);
             self.open_bulk_courses();
         }

@@ -38,7 +38,7 @@ impl Link {
         let mut wanted = Vec::new();
         let mut later: Option<Duration> = None;
         for (log, sequence) in &self.theirs {
-            let held = self.ours.get(log).copied().unwrap_or_default();
+            let held = self.position(log);
             // What has come and is not durable yet need not come again.
             let came = bulk.inn.expected.get(log).map_or(0, |next| next - 1);
             let from = held.sequence.max(came) + 1;

@@ -390,6 +390,7 @@ impl Link {
         self.effects.push_back(Effect::Report(skipped));
         self.send(lane, &Frame::Skip { log: log.clone(), to });
         self.skipped.insert(log.clone(), to.sequence);
+        self.alike = false;
         self.audit.soon(now);
     }
 

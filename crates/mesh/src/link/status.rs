@@ -73,6 +73,15 @@ pub struct Status {
     /// How far the peer holds each log of our region, durably. Without those that it only skipped to
     /// where it says.
     pub holds: BTreeMap<LogId, u64>,
+    /// How many entries the logs of our region have that are forgotten, by stream. The peer has held
+    /// them all, unless it is new.
+    pub forgotten: BTreeMap<u8, u64>,
+    /// The peer has lost something of what it held, as far as is known, and the audit has not found both
+    /// regions alike since.
+    pub behind: bool,
+    /// The audit has found both regions alike since the process started, and the peer has lost nothing
+    /// since.
+    pub alike: bool,
     /// How often we closed a socket, by [`CloseReason::label`].
     pub closes: BTreeMap<&'static str, u64>,
     /// Why we closed a socket last, unless that was nobody's mistake.
@@ -130,6 +139,11 @@ impl Account {
         }
     }
 
+    /// A log is not spoken of any more.
+    pub(super) fn forgot(&mut self, log: &LogId) {
+        self.lag.remove(log);
+    }
+
     /// A log goes up to here now.
     pub(super) fn note_end(&mut self, now: Duration, me: &RegionName, log: &LogId, end: u64) {
         if log.origin.region != *me {
@@ -166,6 +180,16 @@ impl Account {
 }
 
 impl Link {
+    fn forgotten_entries(&self) -> BTreeMap<u8, u64> {
+        let mut entries = BTreeMap::new();
+        for (log, last) in &self.forgotten {
+            if log.origin.region == self.config.me {
+                *entries.entry(log.stream).or_default() += last.sequence;
+            }
+        }
+        entries
+    }
+
     pub(super) fn make_status(&self, now: Duration) -> Status {
         let account = &self.account;
         let lags = account.lag.values();
@@ -197,6 +221,9 @@ impl Link {
                 .filter(|(log, lag)| self.skipped.get(log).is_none_or(|to| lag.held > *to))
                 .map(|(log, lag)| (log.clone(), lag.held))
                 .collect(),
+            forgotten: self.forgotten_entries(),
+            behind: self.went_back || !self.skipped.is_empty(),
+            alike: self.alike,
             closes: account.closes.clone(),
             last_error: account.last_error.clone(),
         }

@@ -2,5 +2,6 @@
 
 mod chaos;
 mod flow;
+mod forgotten;
 mod hostile;
 mod rig;

@@ -172,9 +172,20 @@ impl Judge {
     }
 
     /// `to` tells `from` how far it holds logs, as the link between them comes up.
-    pub(crate) fn vector_told(&mut self, from: usize, to: usize, marks: &[(LogId, Mark)]) {
+    pub(crate) fn vector_told(
+        &mut self,
+        from: usize,
+        to: usize,
+        marks: &[(LogId, Mark)],
+        forgotten: &[(LogId, Mark)],
+    ) {
         for (log, mark) in marks {
             self.held(to, log, mark);
+        }
+        // What is forgotten was held. But who had forgotten a log does not say so to a region that has
+        // just got it from a third one, having lost it.
+        let forgotten = forgotten.iter().filter(|_| !self.losses);
+        for (log, mark) in marks.iter().chain(forgotten) {
             let crossed = self.logs.crossed.entry((from, to)).or_default();
             crossed.told.insert(log.clone(), mark.sequence);
         }
@@ -232,20 +243,59 @@ impl Judge {
                     if trims {
                         self.trims(node, &log, held.start.sequence);
                     }
+                    if held.end.sequence > 0 {
+                        self.nodes[node].forgotten.remove(&log);
+                    }
                 }
             }
             Err(error) => self.broken(Law::TheStoreIsWhole, format!("a batch of logs: {error}")),
+        }
+        match (mesh_rows::forgotten(disk), mesh_rows::logs(disk)) {
+            (Ok(forgotten), Ok(held)) => {
+                for (log, it) in forgotten {
+                    // It may be taken up again in the same batch.
+                    if !held.iter().any(|(held, _)| *held == log) {
+                        self.forgets(node, log, it.last);
+                    }
+                }
+            }
+            _ => self.broken(Law::TheStoreIsWhole, "what is forgotten cannot be read".to_owned()),
         }
     }
 
     /// The rows of a mesh on a disk agree with each other, with the documents and with the books.
     pub(super) fn check_logs(&mut self, node: usize, disk: &dyn Store, held: &Hashes) {
         self.nodes[node].logs.clear();
+        match mesh_rows::forgotten(disk) {
+            Ok(logs) => {
+                let logs = logs.into_iter().map(|(log, forgotten)| (log, forgotten.last));
+                self.nodes[node].forgotten = logs.collect();
+            }
+            Err(error) => self.broken(Law::TheStoreIsWhole, format!("forgotten logs: {error}")),
+        }
+        let forgotten = self.nodes[node].forgotten.clone();
+        for (log, last) in forgotten {
+            let known = self.logs.known.get(&log).map_or(&[][..], Vec::as_slice);
+            if known.get(last.sequence as usize - 1).is_none_or(|line| line.mark != last) {
+                let what =
+                    format!("region {node} has forgotten {log} to {}, not this", last.sequence);
+                self.broken(Law::LogsNeverChange, what);
+            }
+            let left = mesh_rows::delete_rows(disk, &log, 1).map_or(1, |rows| rows.len());
+            if left > 0 {
+                let what = format!("region {node} has forgotten {log}, and has entries of it");
+                self.broken(Law::TheStoreIsWhole, what);
+            }
+        }
         let logs = match read_logs(disk, Vec::new()) {
             Ok(logs) => logs,
             Err(error) => return self.broken(Law::TheStoreIsWhole, format!("the logs: {error}")),
         };
         for (log, (mark, entries)) in logs {
+            if self.nodes[node].forgotten.contains_key(&log) {
+                let what = format!("region {node} has forgotten {log}, and holds it");
+                return self.broken(Law::TheStoreIsWhole, what);
+            }
             for (sequence, entry) in &entries {
                 // What a process wrote and told nobody is news to the books.
                 self.given(node, &log, *sequence, std::slice::from_ref(entry));
@@ -289,12 +339,19 @@ impl Judge {
         }
     }
 
-    /// Every region holds every log as far as any of them does: else nobody could ever let go of it.
+    /// Every region holds every log as far as any of them does, or has forgotten it: else nobody could
+    /// ever let go of it. And none is left but those that are written.
     pub(crate) fn logs_are_level(&self) -> Result<(), String> {
         for (node, facts) in self.nodes.iter().enumerate() {
-            for (log, stored) in &facts.logs {
+            for (log, stored) in facts.logs.iter().filter(|(_, stored)| stored.end > 0) {
+                let owner = crate::regions::number(&log.origin.region).map(|at| &self.nodes[at]);
+                if owner.is_some_and(|owner| owner.epoch != log.origin.epoch) {
+                    return Err(format!("region {node} names {log}, and its process is no more"));
+                }
                 let behind = self.nodes.iter().enumerate().find_map(|(other, facts)| {
-                    let end = facts.logs.get(log).map_or(0, |stored| stored.end);
+                    let held = facts.logs.get(log).map_or(0, |stored| stored.end);
+                    let forgotten = facts.forgotten.get(log).map_or(0, |last| last.sequence);
+                    let end = held.max(forgotten);
                     (end < stored.end).then_some((other, end))
                 });
                 if let Some((other, end)) = behind {
@@ -304,6 +361,35 @@ impl Judge {
             }
         }
         Ok(())
+    }
+
+    /// A process of a region starts under this epoch.
+    pub(crate) fn starts(&mut self, node: usize, epoch: u64) {
+        self.nodes[node].epoch = epoch;
+    }
+
+    /// A region forgets a log, which has this end, as everybody has held it.
+    fn forgets(&mut self, node: usize, log: LogId, last: Mark) {
+        let owner = crate::regions::number(&log.origin.region);
+        if owner.is_some_and(|owner| self.nodes[owner].epoch == log.origin.epoch) {
+            let what = format!("region {node} forgets {log}, which is still written");
+            self.broken(Law::LogsAreKept, what);
+        }
+        let lacks = |other: &usize| {
+            let ever = self.logs.ever.get(&(*other, log.clone())).copied().unwrap_or(0);
+            Some(*other) != owner && ever < last.sequence
+        };
+        if let Some(other) = (0..self.nodes.len()).find(lacks).filter(|_| self.all_known) {
+            let what = format!("region {node} forgets {log}; region {other} never held all of it");
+            self.broken(Law::LogsAreKept, what);
+        }
+        let known = self.logs.known.get(&log).map_or(0, Vec::len) as u64;
+        if known > last.sequence && !self.losses {
+            let what = format!("region {node} forgets {log} at {}; it has {known}", last.sequence);
+            self.broken(Law::LogsAreKept, what);
+        }
+        self.nodes[node].logs.remove(&log);
+        self.nodes[node].forgotten.insert(log, last);
     }
 
     /// A region lets go of entries of a log up to here. Every other one holds them by then, or did.

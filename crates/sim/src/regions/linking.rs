@@ -98,6 +98,11 @@ impl World {
                     return self.broken(Law::MemoryIsBounded, what);
                 }
                 lane.in_flight += frame.len();
+                if frame.first() == Some(&VECTOR)
+                    && let Some(regions) = &mut self.regions
+                {
+                    regions.vectors.insert((node, number), frame.len());
+                }
                 self.lane_sends(node, id, frame);
             }
             link::Effect::Close { socket, reason } => self.link_closes(node, socket, &reason),
@@ -186,11 +191,12 @@ impl World {
             FromShard::Entries { log, first, entries, .. } => {
                 self.judge.given(node, log, *first, entries);
             }
-            FromShard::Vector(marks) => {
+            FromShard::Vector { held, forgotten } => {
                 if let Some(peer) = to {
-                    self.judge.vector_told(peer, node, marks);
+                    self.judge.vector_told(peer, node, held, forgotten);
                 }
             }
+            FromShard::Forgotten { .. } => self.count("logs forgotten"),
             FromShard::Held { log, mark } => self.judge.held(node, log, mark),
             FromShard::Taken { lane, credit } => {
                 if let Some(peer) =
@@ -252,6 +258,8 @@ impl World {
     }
 }
 
+/// How a frame begins that tells a vector.
+const VECTOR: u8 = 0;
 /// What a link may have on its way to a socket: its own bound, and one frame more.
 const LANE_BYTES_MAX: usize = 4 << 20;
 /// What may wait for shards: the credit that a link gives, by lane.
@@ -280,12 +288,12 @@ fn describe_from(message: &FromShard) -> String {
             format!("entries {} from {first}: {}", short(log), entries.len())
         }
         FromShard::Held { log, mark } => format!("held {} to {}", short(log), mark.sequence),
-        FromShard::Vector(marks) => {
-            let marks: Vec<String> = marks
+        FromShard::Vector { held, forgotten } => {
+            let marks: Vec<String> = held
                 .iter()
                 .map(|(log, mark)| format!("{} {}", short(log), mark.sequence))
                 .collect();
-            format!("vector {marks:?}")
+            format!("vector {marks:?}, {} forgotten", forgotten.len())
         }
         other => format!("{other:?}"),
     }

@@ -102,6 +102,12 @@ impl World {
                 self.broken(Law::TheStoreIsWhole, format!("{document} cannot be read: {error}"));
             }
             Report::Copied { .. } => self.count("conflict copies"),
+            // The audit will see to it once more.
+            Report::NotRepaired { reason, .. }
+                if self.plan.has(Fault::ArchiveAway) && reason.ends_with("it is away") =>
+            {
+                self.count("not repaired");
+            }
             Report::NotRepaired { document, reason } => {
                 self.broken(Law::RegionsUnderstand, format!("repair of {document}: {reason}"));
             }

@@ -213,6 +213,34 @@ fn a_batch_that_cannot_be_read_is_asked_for_once_and_whole() {
 }
 
 #[test]
+fn a_batch_that_is_not_sent_again_is_not_waited_for_for_ever() {
+    let mut lone = Lone::new(BTreeMap::new(), Vec::new());
+    lone.say(LIVE, &Frame::Entries(vec![0, 0, 50, 1, 2, 3, 4, 5, 6, 7, 8, 9]));
+    assert!(matches!(lone.sent.last(), Some((LIVE, Frame::Resend { .. }))));
+    for _ in 0..29 {
+        lone.wait(Duration::from_secs(1));
+        lone.answer_pings();
+    }
+    assert!(lone.region.closed.is_empty());
+    for _ in 0..5 {
+        lone.wait(Duration::from_secs(1));
+        lone.answer_pings();
+    }
+    assert_eq!(lone.region.closed.first(), Some(&CloseReason::NotAnew));
+}
+
+#[test]
+fn a_peer_that_does_not_answer_the_vector_is_not_waited_for_for_ever() {
+    let mut lone = Lone::silent();
+    lone.say(LIVE, &Frame::Vector(Vec::new()));
+    for _ in 0..35 {
+        lone.wait(Duration::from_secs(1));
+        lone.answer_pings();
+    }
+    assert_eq!(lone.region.closed.first(), Some(&CloseReason::NoVector));
+}
+
+#[test]
 fn a_bomb_and_a_change_that_is_none_are_never_taken() {
     // A death record of a change in the log of another stream.
     let mut lone = Lone::new(BTreeMap::new(), Vec::new());

@@ -92,6 +92,7 @@ pub struct Region {
     pub epoch: u64,
     pub link: Link,
     pub logs: BTreeMap<LogId, Kept>,
+    pub forgotten: BTreeMap<LogId, Mark>,
     /// How often each entry was given to a shard by the link.
     pub came: BTreeMap<(LogId, u64), usize>,
     /// In which order entries came, over which lane.
@@ -123,6 +124,7 @@ impl Region {
             epoch,
             link: Link::new(config),
             logs,
+            forgotten: BTreeMap::new(),
             came: BTreeMap::new(),
             order: Vec::new(),
             told: Vec::new(),
@@ -142,9 +144,10 @@ impl Region {
         match message {
             ToShard::Up => {
                 let logs = self.logs.iter().filter(|(log, _)| mine(log));
-                answer(FromShard::Vector(
-                    logs.map(|(log, kept)| (log.clone(), kept.end)).collect(),
-                ));
+                let held = logs.map(|(log, kept)| (log.clone(), kept.end)).collect();
+                let forgotten = self.forgotten.iter().filter(|(log, _)| mine(log));
+                let forgotten = forgotten.map(|(log, last)| (log.clone(), *last)).collect();
+                answer(FromShard::Vector { held, forgotten });
             }
             ToShard::Take { lane, log, first, entries, credit } => {
                 assert!(mine(&log), "{log} is not of shard {shard}");
@@ -196,6 +199,12 @@ impl Region {
                     let ahead = kept.ahead.split_off(&(to.sequence + 1));
                     *kept = Kept { start: to, end: to, entries: Vec::new(), ahead };
                     answer(FromShard::Held { log, mark: to });
+                }
+            }
+            ToShard::Forgotten { log, last } => {
+                if self.logs.remove(&log).is_some() {
+                    self.forgotten.insert(log.clone(), last);
+                    answer(FromShard::Forgotten { log, last });
                 }
             }
             ToShard::Root { round } => {
@@ -493,6 +502,7 @@ impl Lone {
     pub fn new(logs: BTreeMap<LogId, Kept>, rows: Vec<crate::frame::Row>) -> Self {
         let mut lone = Self::with(logs);
         lone.say(LIVE, &Frame::Vector(rows));
+        lone.say(LIVE, &Frame::Forgotten(Vec::new()));
         lone
     }
 
