@@ -15,17 +15,20 @@ pub enum Bug {
     DigestOff,
     /// The audit never begins.
     NeverAudits,
+    /// What a log lacks is noted as asked for, and not asked for.
+    DropsFetch,
 }
 
 impl Bug {
     /// Every one of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::SkipsOne,
         Self::SendsTwice,
         Self::IgnoresVector,
         Self::HoldsEarly,
         Self::DigestOff,
         Self::NeverAudits,
+        Self::DropsFetch,
     ];
 }
 

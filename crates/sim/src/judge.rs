@@ -105,6 +105,8 @@ pub(crate) struct Judge {
     pub(crate) all_known: bool,
     /// In this run a region may lose what it held, and be given logs that others have forgotten.
     pub(crate) losses: bool,
+    /// So many entries of a log are kept whoever lacks them, and those before only as long as somebody does.
+    pub(crate) log_entries_max: u64,
     /// In this run a region may forget that there are two histories of an actor, and which one lost.
     /// Then its door is open to either, and closed to the other, which no log has: who holds that one
     /// is left behind, and may meet the first.
@@ -125,6 +127,7 @@ impl Judge {
             resends: false,
             all_known: false,
             losses: false,
+            log_entries_max: u64::MAX,
             forgotten_deaths: false,
             deaths: false,
             violation: None,

@@ -67,6 +67,8 @@ pub enum Mishap {
     Garbles,
     /// Regions are started again and again.
     Restarts,
+    /// Regions are cut off from each other, and logs are so short that they do not bridge it.
+    ShortLogs,
 }
 
 impl std::str::FromStr for Mishap {
@@ -83,6 +85,7 @@ impl std::str::FromStr for Mishap {
             ("forks-and-wipes", Self::ForksAndWipes),
             ("garbles", Self::Garbles),
             ("restarts", Self::Restarts),
+            ("short-logs", Self::ShortLogs),
         ];
         all.into_iter().find(|(name, _)| *name == text).map(|(_, mishap)| mishap).ok_or(())
     }

@@ -260,7 +260,7 @@ impl Plan {
         self.faults = match mishap {
             Mishap::None => Vec::new(),
             Mishap::Crashes => vec![Fault::Crash],
-            Mishap::Cuts => vec![Fault::RegionsCut, Fault::Isolated],
+            Mishap::Cuts | Mishap::ShortLogs => vec![Fault::RegionsCut, Fault::Isolated],
             Mishap::Resets => vec![Fault::Reset, Fault::Reset, Fault::SlowDisk],
             Mishap::Wipes => vec![Fault::Wiped],
             Mishap::Forks => vec![Fault::Forks],
@@ -268,6 +268,9 @@ impl Plan {
             Mishap::Garbles => vec![Fault::Garbled],
             Mishap::Restarts => vec![Fault::Drain, Fault::Crash],
         };
+        if mishap == Mishap::ShortLogs {
+            self.limits.log_entries_max = SHORT_LOG;
+        }
         self.fault_every = ms(700);
         self.hostiles = 0;
         if let Some(mesh) = &mut self.mesh {
@@ -287,6 +290,9 @@ impl Plan {
         self.faults.contains(&fault)
     }
 }
+
+/// The entries of a log that is to be too short for whoever is away.
+const SHORT_LOG: u64 = 4;
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

@@ -192,6 +192,7 @@ impl World {
         }
         world.judge.resends = world.plan.has(Fault::Garbled);
         world.judge.all_known = world.members() == world.nodes.len();
+        world.judge.log_entries_max = world.plan.limits.log_entries_max;
         world.judge.deaths = world.plan.has(Fault::Forks);
         let losses = [Fault::Restore, Fault::Wiped, Fault::Cloned];
         world.judge.losses = losses.iter().any(|fault| world.plan.has(*fault));

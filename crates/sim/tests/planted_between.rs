@@ -102,13 +102,14 @@ fn bugs_of_one_node_are_caught_between_regions_too() {
 #[test]
 fn every_bug_put_into_links_is_caught() {
     use in_mesh::Bug;
-    let bugs: [(Bug, Mishap, &[Law]); 6] = [
+    let bugs: [(Bug, Mishap, &[Law]); 7] = [
         (Bug::SkipsOne, Mishap::None, &[Law::NothingBeforeItIsDurable]),
         (Bug::SendsTwice, Mishap::None, &[Law::EachChangeCrossesOnce, Law::RegionsUnderstand]),
         (Bug::IgnoresVector, Mishap::Cuts, &[Law::EachChangeCrossesOnce, Law::RegionsUnderstand]),
         (Bug::HoldsEarly, Mishap::None, &[Law::NothingBeforeItIsDurable]),
         (Bug::DigestOff, Mishap::Garbles, &[Law::LogsNeverChange]),
         (Bug::NeverAudits, Mishap::Wipes, &[Law::HealedConverges]),
+        (Bug::DropsFetch, Mishap::Wipes, &[Law::HealedConverges]),
     ];
     assert_eq!(bugs.len(), Bug::ALL.len(), "every bug is in the table");
     for (bug, mishap, laws) in bugs {

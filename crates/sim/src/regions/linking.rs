@@ -115,6 +115,9 @@ impl World {
                     &[],
                     || format!("{report:?}"),
                 );
+                if let link::Report::Skipped { inbound: true, .. } = report {
+                    self.count("entries let go of before they came");
+                }
             }
         }
     }
