@@ -105,6 +105,8 @@ struct Blocked {
     changes: Vec<Change>,
     /// In the slow lane: those that come after.
     rest: Vec<Change>,
+    /// The archive has answered, during a burial: only the log that comes of it can be added to.
+    answer: Option<ArchiveResult>,
 }
 
 impl Document {
@@ -168,7 +170,6 @@ impl Document {
         ctx.counters.documents_loaded += 1;
         if ctx.mesh.is_some() {
             self.offer_waiting(ctx);
-            self.carry_out_sentences(ctx);
         }
         Ok(())
     }
@@ -273,10 +274,14 @@ impl Document {
         now: Now,
     ) {
         let blocked = self.peers.iter_mut().find_map(|(session, peer)| {
-            peer.blocked.take_if(|blocked| blocked.job == job).map(|blocked| (*session, blocked))
+            let blocked = peer.blocked.as_mut().filter(|blocked| blocked.job == job)?;
+            Some((*session, blocked))
         });
         match blocked {
-            Some((session, blocked)) => self.unblock(ctx, session, blocked, result, now),
+            Some((session, blocked)) => {
+                blocked.answer = Some(result);
+                self.go_on(ctx, session, now);
+            }
             None if self.expanding == Some(job) => self.expanded(ctx, result, now),
             None => self.upkeep_done(ctx, job, result, took, now),
         }
@@ -298,6 +303,9 @@ impl Document {
         for peer in self.peers.values_mut() {
             peer.held = None;
             peer.standing.restart(&self.history);
+            if let Some(blocked) = &mut peer.blocked {
+                blocked.handed.clear();
+            }
         }
         self.expanding = None;
         self.forget_made();

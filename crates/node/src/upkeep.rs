@@ -530,7 +530,7 @@ impl Document {
         self.start_over();
         ctx.item_changed(&self.id);
         for session in self.peers.keys().copied().collect::<Vec<_>>() {
-            self.take_waiting(ctx, session, now);
+            self.go_on(ctx, session, now);
         }
         self.tell(ctx, now);
     }

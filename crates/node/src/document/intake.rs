@@ -58,8 +58,23 @@ impl Document {
         self.take(ctx, session, &data, now);
     }
 
+    /// Goes on with what a session has sent, unless the log is about to be another one.
+    pub(crate) fn go_on(&mut self, ctx: &mut Context, session: SessionId, now: Now) {
+        if self.upkeep.is_burying() {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&session) else { return };
+        let answered = peer.blocked.take_if(|blocked| blocked.answer.is_some());
+        if let Some(mut blocked) = answered
+            && let Some(answer) = blocked.answer.take()
+        {
+            self.unblock(ctx, session, blocked, answer, now);
+        }
+        self.take_waiting(ctx, session, now);
+    }
+
     /// Takes in what waited, until something has to wait again.
-    pub(crate) fn take_waiting(&mut self, ctx: &mut Context, session: SessionId, now: Now) {
+    fn take_waiting(&mut self, ctx: &mut Context, session: SessionId, now: Now) {
         while let Some(peer) = self.peers.get_mut(&session)
             && peer.blocked.is_none()
             && !self.upkeep.is_burying()
@@ -102,7 +117,8 @@ impl Document {
         }
         let limits = ExpandLimits::default();
         let job = ctx.archive(&self.id, Job::Expand { chunks: upload, limits });
-        let blocked = Blocked { job, message, handed: Vec::new(), changes, rest: Vec::new() };
+        let blocked =
+            Blocked { job, message, handed: Vec::new(), changes, rest: Vec::new(), answer: None };
         self.peers.entry(session).or_default().blocked = Some(blocked);
     }
 
@@ -158,7 +174,11 @@ impl Document {
         } else {
             let rest = self.judge_with(&mut judge, changes);
             let job = JobId(0);
-            self.ask_the_crdt(ctx, session, Blocked { job, message, handed, changes: judge, rest });
+            self.ask_the_crdt(
+                ctx,
+                session,
+                Blocked { job, message, handed, changes: judge, rest, answer: None },
+            );
         }
     }
 
@@ -242,7 +262,6 @@ impl Document {
                 self.close_or_report(ctx, session, CloseReason::Upload { document, reason });
             }
         }
-        self.take_waiting(ctx, session, now);
     }
 
     fn judged(
