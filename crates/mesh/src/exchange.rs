@@ -192,6 +192,8 @@ pub enum FromShard {
         lane: Lane,
         /// The log.
         log: LogId,
+        /// The number of the first entry that it asked for.
+        from: u64,
         /// Where the log starts now.
         to: Mark,
     },

@@ -270,7 +270,7 @@ impl Link {
             FromShard::Entries { lane, log, first, entries } => {
                 self.entries(now, lane, &log, first, &entries);
             }
-            FromShard::Trimmed { lane, log, to } => self.trimmed(now, lane, &log, to),
+            FromShard::Trimmed { lane, log, from, to } => self.trimmed(now, lane, &log, from, to),
             FromShard::Diverged { log } => self.own_diverged(now, log),
             FromShard::Sync { document, data } => {
                 self.send(self.much(), &Frame::Sync { document, data });

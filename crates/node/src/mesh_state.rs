@@ -517,7 +517,7 @@ impl Mesh {
         let nothing =
             FromShard::Entries { lane, log: log.clone(), first: from, entries: Arc::from([]) };
         if from <= held.start.sequence {
-            return Ok(FromShard::Trimmed { lane, log: log.clone(), to: held.start });
+            return Ok(FromShard::Trimmed { lane, log: log.clone(), from, to: held.start });
         }
         let before = from - 1;
         let diverged = FromShard::Diverged { log: log.clone() };

@@ -62,8 +62,16 @@ struct Course {
     /// The peer asked for it; it ends where the log does.
     fetched: bool,
     done: bool,
-    /// The credit that is set aside for what a shard is reading.
-    reading: Option<u64>,
+    reading: Option<Reading>,
+}
+
+/// What a shard is reading.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    /// From this entry on.
+    from: u64,
+    /// The credit that is set aside for it.
+    reserved: u64,
 }
 
 impl Course {
@@ -124,9 +132,18 @@ impl Outbound {
         }
     }
 
+    /// A shard has read what was asked of it, from this entry on. Not so if that was asked for a socket
+    /// that is no more: then another answer is under way.
+    fn has_read(&mut self, log: &LogId, from: u64) -> bool {
+        let course = self.courses.get_mut(log);
+        let reading = course.and_then(|it| it.reading.take_if(|reading| reading.from == from));
+        self.reserved -= reading.map_or(0, |reading| reading.reserved);
+        reading.is_some()
+    }
+
     pub(super) fn drop_course(&mut self, log: &LogId) {
         if let Some(course) = self.courses.remove(log) {
-            self.reserved -= course.reading.unwrap_or(0);
+            self.reserved -= course.reading.map_or(0, |reading| reading.reserved);
         }
         self.big.take_if(|big| big == log);
     }
@@ -322,9 +339,10 @@ impl Link {
     ) {
         let Some(line) = self.lines[index(lane)].as_mut() else { return };
         let out = &mut line.out;
+        if !out.has_read(log, first) {
+            return;
+        }
         let Some(course) = out.courses.get_mut(log) else { return };
-        let Some(reserved) = course.reading.take() else { return };
-        out.reserved -= reserved;
         if first != course.next || course.done {
             return;
         }
@@ -373,12 +391,13 @@ impl Link {
     }
 
     /// What a shard was to read is not kept any more.
-    pub(super) fn trimmed(&mut self, now: Duration, lane: Lane, log: &LogId, to: Mark) {
+    pub(super) fn trimmed(&mut self, now: Duration, lane: Lane, log: &LogId, from: u64, to: Mark) {
         let Some(line) = self.line(lane) else { return };
         let out = &mut line.out;
+        if !out.has_read(log, from) {
+            return;
+        }
         let Some(course) = out.courses.get_mut(log) else { return };
-        let Some(reserved) = course.reading.take() else { return };
-        out.reserved -= reserved;
         if to.sequence < course.next {
             // Nothing that helps: a later vector will.
             course.done = true;
@@ -459,8 +478,8 @@ impl Link {
                 let Some(line) = self.line(lane) else { break };
                 let out = &mut line.out;
                 let Some(course) = out.courses.get_mut(&log) else { break };
-                course.reading = Some(bytes);
                 let (from, digest) = (course.next, course.digest);
+                course.reading = Some(Reading { from, reserved: bytes });
                 out.reserved += bytes;
                 out.turn = Some(log.clone());
                 let (stream, bytes_max) = (log.stream, bytes as usize);

@@ -176,7 +176,7 @@ impl Region {
             ToShard::Read { lane, log, from, bytes_max, digest } => {
                 let kept = self.logs.get(&log).cloned().unwrap_or_default();
                 if from <= kept.start.sequence {
-                    return answer(FromShard::Trimmed { lane, log, to: kept.start });
+                    return answer(FromShard::Trimmed { lane, log, from, to: kept.start });
                 }
                 let beyond = from > kept.end.sequence + 1;
                 if digest.is_some_and(|digest| beyond || digest != kept.digest_at(from - 1).digest)
