@@ -260,6 +260,20 @@ fn a_link_on_which_nothing_is_heard_is_closed_within_ten_seconds() {
 }
 
 #[test]
+fn what_was_read_for_a_socket_that_is_gone_does_not_end_what_goes_over_the_next() {
+    let third = log("third", 9, 6);
+    let mut trimmed = kept(6, 100);
+    trimmed.trim(62);
+    let mut world = World::with(BTreeMap::from([(third.clone(), trimmed)]), BTreeMap::new());
+    world.regions[0].repeats = true;
+    world.tell(1, Event::Reachable { region: name("third"), up: false });
+    world.connect();
+    world.run_until("level", World::is_level);
+    assert_eq!(world.regions[1].end(&third), 100);
+    assert_eq!(world.most_often(1), 1);
+}
+
+#[test]
 fn a_log_of_a_third_region_comes_from_who_has_it_while_that_region_is_out_of_reach() {
     let third = log("third", 9, 6);
     let mut world = World::with(BTreeMap::from([(third.clone(), kept(6, 5_000))]), BTreeMap::new());

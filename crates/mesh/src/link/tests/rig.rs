@@ -104,6 +104,8 @@ pub struct Region {
     /// Credit that is not given back yet, while shards are slow.
     pub owed: Vec<(usize, Lane, usize)>,
     pub slow: bool,
+    /// Shards give what they read twice: the link asked for the first time for a socket that is gone.
+    pub repeats: bool,
     /// Bytes that sockets have not taken, while they are.
     pub stuck: bool,
     unwritten: Vec<(SocketId, usize)>,
@@ -132,6 +134,7 @@ impl Region {
             reports: Vec::new(),
             owed: Vec::new(),
             slow: false,
+            repeats: false,
             stuck: false,
             unwritten: Vec::new(),
         }
@@ -176,6 +179,10 @@ impl Region {
             ToShard::Read { lane, log, from, bytes_max, digest } => {
                 let kept = self.logs.get(&log).cloned().unwrap_or_default();
                 if from <= kept.start.sequence {
+                    if self.repeats {
+                        let (log, to) = (log.clone(), kept.start);
+                        answer(FromShard::Trimmed { lane, log, from, to });
+                    }
                     return answer(FromShard::Trimmed { lane, log, from, to: kept.start });
                 }
                 let beyond = from > kept.end.sequence + 1;
@@ -190,7 +197,11 @@ impl Region {
                     bytes += entry.bytes();
                     more
                 });
-                let entries = read.cloned().collect();
+                let entries: Arc<[Entry]> = read.cloned().collect();
+                if self.repeats {
+                    let (log, entries) = (log.clone(), Arc::clone(&entries));
+                    answer(FromShard::Entries { lane, log, first: from, entries });
+                }
                 answer(FromShard::Entries { lane, log, first: from, entries });
             }
             ToShard::Skip { log, to } => {
