@@ -83,7 +83,7 @@ impl Default for Limits {
             subscriptions_per_session: 1_000,
             gossip_stores_per_document: 1_000,
             acknowledge_after: Duration::from_millis(50),
-            rest_per_session: Duration::from_micros(40),
+            rest_per_session: Duration::from_micros(60),
             rest_max: Duration::from_millis(100),
             verify_after: Duration::from_secs(2),
             verify_share: 20,

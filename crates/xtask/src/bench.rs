@@ -42,10 +42,9 @@ pub fn run(options: &Options) -> Result<(), String> {
     if wanted("automerge-repo") || wanted("hocuspocus") {
         install(&peers)?;
     }
-    let mut build = vec!["build", "--release", "-p", "tributary-load"];
-    if wanted("tributary") {
-        build.extend(["-p", "tributary"]);
-    }
+    // The whole workspace, like `cargo build --release`: other packages would want their dependencies
+    // with other features, and all of them would be built once more.
+    let mut build = vec!["build", "--release", "--workspace"];
     if wanted("samod") {
         build.extend(["--features", "tributary-load/samod-peer"]);
     }

@@ -1,9 +1,11 @@
 //! `cargo xtask test`: installs what the tests need and runs every one of them.
 
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,7 +39,13 @@ const STEPS: &[Step] = &[
     Step { name: "rest", what: "Schemathesis against the description of REST", run: rest },
     Step { name: "interop", what: "stock JavaScript clients against the server", run: interop },
     Step { name: "demo", what: "the demo in Chromium", run: crate::demo::test },
+    Step { name: SEEDS, what: "thousands of runs in which everything goes wrong", run: seeds },
 ];
+/// The step that needs nothing but a processor. The others wait for sockets, disks and clocks half of
+/// the time, so it begins before them, gets what they leave, and is waited for at the end.
+const SEEDS: &str = "seeds";
+/// Before which step it begins: what is compiled is compiled by then.
+const SEEDS_BEGIN_AT: &str = "rust";
 
 /// Runs the command.
 ///
@@ -51,14 +59,20 @@ pub fn run(options: &Options) -> Result<(), String> {
         return Err(format!("no step is called '{unknown}'; there are {}", names.join(", ")));
     }
     let root = root();
+    let wanted =
+        |step: &&Step| options.only.is_empty() || options.only.iter().any(|name| name == step.name);
     let mut report = Vec::new();
-    for step in STEPS {
-        if !options.only.is_empty() && !options.only.iter().any(|name| name == step.name) {
-            continue;
-        }
+    let mut behind = None;
+    for step in STEPS.iter().filter(wanted) {
         println!("\n=== {}: {} ===", step.name, step.what);
         let started = Instant::now();
-        let result = (step.run)(&root);
+        if step.name == SEEDS_BEGIN_AT && options.only.is_empty() {
+            behind = Some(Behind::begin(&root)?);
+        }
+        let result = match behind.take_if(|_| step.name == SEEDS) {
+            Some(behind) => behind.end(),
+            None => (step.run)(&root),
+        };
         let seconds = started.elapsed().as_secs();
         match result {
             Ok(()) => report.push(format!("{:>8}  {:>4} s", step.name, seconds)),
@@ -99,6 +113,40 @@ fn rust(root: &Path) -> Result<(), String> {
     done(cargo(root).args(["test", "--workspace", "--no-fail-fast"]))
 }
 
+fn seeds(root: &Path) -> Result<(), String> {
+    build(root)?;
+    done(cargo(root).args(SEED_TESTS))
+}
+
+const SEED_TESTS: [&str; 6] =
+    ["test", "--workspace", "--test", "seeds", "--test", "planted_between"];
+
+/// The seeds, while other steps run.
+struct Behind {
+    running: Running,
+    output: PathBuf,
+}
+
+impl Behind {
+    fn begin(root: &Path) -> Result<Self, String> {
+        build(root)?;
+        done(cargo(root).args(SEED_TESTS).args(["--no-run", "--quiet"]))?;
+        let output = target(root).join("seeds.log");
+        let file = File::create(&output).map_err(|error| format!("{output:?}: {error}"))?;
+        let errors = file.try_clone().map_err(|error| format!("{output:?}: {error}"))?;
+        let mut command = Command::new("nice");
+        command.args(["-n", "19"]).arg(program()).args(SEED_TESTS).current_dir(root);
+        command.stdout(file).stderr(errors);
+        Ok(Self { running: Running::start(&mut command)?, output })
+    }
+
+    fn end(self) -> Result<(), String> {
+        let result = self.running.end();
+        print!("{}", std::fs::read_to_string(&self.output).unwrap_or_default());
+        result
+    }
+}
+
 fn rest(root: &Path) -> Result<(), String> {
     build(root)?;
     crate::rest::run(root)
@@ -129,9 +177,13 @@ pub fn build(root: &Path) -> Result<(), String> {
 }
 
 fn cargo(root: &Path) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = Command::new(program());
     command.current_dir(root);
     command
+}
+
+fn program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 fn npm(folder: &Path) -> Command {
@@ -149,25 +201,51 @@ fn npm(folder: &Path) -> Command {
 /// # Errors
 /// When it cannot be started, does not end well, or does not end.
 pub fn done(command: &mut Command) -> Result<(), String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let unwatched = !std::io::stdin().is_terminal();
-    if unwatched {
-        command.process_group(0);
+    Running::start(command)?.end()
+}
+
+/// A command that runs.
+struct Running {
+    name: String,
+    child: Child,
+    started: Instant,
+    /// It has a group of its own, and an end.
+    apart: bool,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Result<Self, String> {
+        let apart = !std::io::stdin().is_terminal();
+        if apart {
+            command.process_group(0);
+        }
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child =
+            command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
+        Ok(Self { name, child, started: Instant::now(), apart })
     }
-    let started = Instant::now();
-    let mut child =
-        command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
-    loop {
-        match child.try_wait().map_err(|error| format!("{name} is lost: {error}"))? {
-            Some(status) if status.success() => return Ok(()),
-            Some(status) => return Err(format!("{name} ended with {status}")),
-            None if unwatched && started.elapsed() > COMMAND_MAX => {
-                let group = format!("-{}", child.id());
-                let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
-                let _ = child.wait();
-                return Err(format!("{name} did not end within {} s", COMMAND_MAX.as_secs()));
+
+    fn end(mut self) -> Result<(), String> {
+        loop {
+            let name = &self.name;
+            match self.child.try_wait().map_err(|error| format!("{name} is lost: {error}"))? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(format!("{name} ended with {status}")),
+                None if self.apart && self.started.elapsed() > COMMAND_MAX => {
+                    return Err(format!("{name} did not end within {} s", COMMAND_MAX.as_secs()));
+                }
+                None => thread::sleep(LOOK_EVERY),
             }
-            None => thread::sleep(LOOK_EVERY),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.apart && matches!(self.child.try_wait(), Ok(None)) {
+            let group = format!("-{}", self.child.id());
+            let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+            let _ = self.child.wait();
         }
     }
 }

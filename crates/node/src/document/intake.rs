@@ -341,7 +341,11 @@ impl Document {
             self.decline(ctx, session);
         }
         self.note_heads(ctx, session, &message.heads, now);
-        self.speak(ctx, session, now);
+        // While the document rests, what there is to say goes with what all are told next. Else every
+        // acknowledgement would be answered with the news that have come since, to one session each.
+        if self.tell_at.is_none_or(|at| at <= now.running) || ctx.is_region(session) {
+            self.speak(ctx, session, now);
+        }
     }
 
     fn log_refusals(&mut self, ctx: &mut Context, session: SessionId, refused: Vec<Refusal>) {
