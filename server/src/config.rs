@@ -320,6 +320,11 @@ impl Config {
                 "frame_bytes_max",
                 "4096 to 1073741824",
             ),
+            (
+                is_unset(&self.mesh.key_file) || self.frame_bytes_max <= LINKED_FRAME_BYTES_MAX,
+                "frame_bytes_max",
+                "67108864 at most where mesh.key_file is set, for other regions have to take it, too",
+            ),
             (self.sessions_max >= 1, "sessions_max", "at least 1"),
             (self.documents_per_session >= 1, "documents_per_session", "at least 1"),
             ((1..=3600).contains(&self.join_seconds), "join_seconds", "1 to 3600"),
@@ -395,6 +400,8 @@ impl Config {
 
 /// A document belongs to one of as many streams in every region, and so to one shard.
 const SHARDS_MAX: usize = mesh::STREAMS as usize;
+/// A frame between regions has room for what was one message of a client, with what is around it.
+const LINKED_FRAME_BYTES_MAX: usize = mesh::frame::FRAME_BYTES_MAX - (8 << 20);
 /// How many other regions there may be.
 pub const LINKS_MAX: usize = 64;
 

@@ -38,7 +38,7 @@ use tokio_tungstenite::tungstenite::{
 };
 use tributary_tests::{PATIENCE, run};
 
-const PROTOCOL: &str = "tributary-mesh.1";
+const PROTOCOL: &str = "tributary-mesh.2";
 const SUB_PROTOCOL: &str = "sec-websocket-protocol";
 /// What clients may have to wait for one round trip through two regions, on a busy machine.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ const STRANGERS: &[Case] = &[
             }
             other => panic!("{other:?}"),
         },
-        reason: &["tributary-mesh.1", "tributary-mesh.99"],
+        reason: &[PROTOCOL, "tributary-mesh.99"],
         counted: r#"mesh_refused_total{reason="version"}"#,
     },
     Case {
@@ -92,7 +92,7 @@ const STRANGERS: &[Case] = &[
             hello.as_mut().expect("who dials begins")[0] = 99;
             stage.says_at_once(hello)
         },
-        reason: &["version 99", "version 1"],
+        reason: &["version 99", "version 2"],
         counted: r#"mesh_refused_total{reason="handshake"}"#,
     },
     Case {

@@ -413,6 +413,19 @@ impl History {
         self.dead.doomed.contains_key(hash)
     }
 
+    /// How many dead changes there are of this one's actor with its number.
+    pub fn dead_rivals(&self, change: &Change) -> u32 {
+        let slot = (change.actor().clone(), change.seq());
+        self.dead.slots.get(&slot).map_or(0, |slot| slot.count)
+    }
+
+    /// A change that is dead already, because of another, does not fit either.
+    pub fn convict(&mut self, hash: &ChangeHash, reason: String) {
+        if let Some(refused) = self.refused.by_hash.get_mut(hash) {
+            refused.why = Refusal::Dead { hash: *hash, reason };
+        }
+    }
+
     /// The changes that are known to be dead by name only, and why they are.
     pub fn doomed(&self) -> BTreeMap<ChangeHash, String> {
         self.dead.doomed.clone()
@@ -450,11 +463,12 @@ impl History {
     ) -> Option<Position> {
         let hash = change.hash();
         self.pending.remove(&hash);
-        self.dead.hashes.insert(hash);
+        let new = self.dead.hashes.insert(hash);
         self.dead.doomed.remove(&hash);
         let slot = (change.actor().clone(), change.seq());
-        let least = self.dead.slots.entry(slot).or_insert(hash);
-        *least = hash.min(*least);
+        let slot = self.dead.slots.entry(slot).or_insert(DeadSlot { least: hash, count: 0 });
+        slot.least = hash.min(slot.least);
+        slot.count += u32::from(new);
         self.dead.build_on.extend(change.deps());
         self.refused.forks |= matches!(why, Refusal::Forked { .. });
         self.refused
@@ -512,11 +526,11 @@ impl History {
         let ancestors = Ancestors { graph: &self.graph, concurrent: &concurrent };
         let (actor, seq) = (change.actor(), change.seq());
         let taken = self.graph.sequence(actor);
-        let buried = self.dead.slots.get(&(actor.clone(), seq));
-        if (seq <= taken && seq > 0) || buried.is_some_and(|buried| *buried != hash) {
+        let buried = self.dead.slots.get(&(actor.clone(), seq)).map(|slot| slot.least);
+        if (seq <= taken && seq > 0) || buried.is_some_and(|buried| buried != hash) {
             let occupant = self.graph.slot(actor, seq);
             let stays = door != Door::Region
-                || buried.is_some_and(|buried| *buried < hash)
+                || buried.is_some_and(|buried| buried < hash)
                 || occupant.is_some_and(|occupant| self.graph.hash(occupant) < hash);
             if stays {
                 let why = Refusal::Forked { hash, actor: actor.to_string(), seq };
@@ -670,12 +684,17 @@ impl Refused {
 #[derive(Default)]
 struct Dead {
     hashes: BTreeSet<ChangeHash>,
-    /// The smallest of them in each slot.
-    slots: BTreeMap<(ActorId, u64), ChangeHash>,
+    slots: BTreeMap<(ActorId, u64), DeadSlot>,
     /// What they build on.
     build_on: BTreeSet<ChangeHash>,
     /// Known to be dead by name only.
     doomed: BTreeMap<ChangeHash, String>,
+}
+
+/// The dead of one actor with one number.
+struct DeadSlot {
+    least: ChangeHash,
+    count: u32,
 }
 
 /// Changes whose dependencies are not here yet.

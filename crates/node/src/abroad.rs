@@ -24,6 +24,10 @@ pub(crate) const SYNC: u8 = 0;
 const DEAD: u8 = 1;
 const GREETING: u8 = 2;
 
+/// How many changes of one actor with one number are kept, when a client goes on with a branch that is
+/// dead. An honest one writes one; whoever writes thousands is not to fill the disk with them.
+const DEAD_RIVALS_MAX: u32 = 8;
+
 /// A document that clients wait for, because another region may have it.
 #[derive(Debug)]
 pub(crate) struct Asking {
@@ -50,6 +54,12 @@ pub(crate) struct Abroad {
     ask_again_at: Duration,
     /// Losing branches may have grown: their copies are made, or made longer.
     pub(crate) copy_due: bool,
+    /// That will be so when the next batch of this document is durable.
+    copy_wanted: bool,
+    /// That will be so when so many of its batches are.
+    copy_after: Option<u64>,
+    submissions: u64,
+    commits: u64,
     pub(crate) item: Option<mesh_rows::Item>,
 }
 
@@ -118,7 +128,8 @@ impl Document {
             }
             Offer::Refused(why) => {
                 let on_the_dead = matches!(why, Refusal::Descendant { on, .. }
-                    if self.history.is_dead(on));
+                    if self.history.is_dead(on))
+                    && self.history.dead_rivals(change) < DEAD_RIVALS_MAX;
                 if is_region || on_the_dead {
                     self.set_aside(ctx, change, why, !is_region);
                 }
@@ -173,7 +184,7 @@ impl Document {
             // Our own finding; everybody else has to know it.
             ctx.publish(dead_entry(&self.id, hash, reason.clone()));
         }
-        self.abroad.copy_due = true;
+        self.copy_when_durable(ctx);
         ctx.item_changed(&self.id);
         ctx.counters.died += 1;
         ctx.report(Report::Died {
@@ -200,8 +211,8 @@ impl Document {
         ctx.write(rows::put_verdict(&self.id, &hash, reason));
         if self.history.has_buried(&hash) {
             // Dead already, because of another change; copies may hold it, and have to hear of it.
-            self.abroad.copy_due = true;
-            return;
+            self.history.convict(&hash, reason.to_owned());
+            return self.copy_when_durable(ctx);
         }
         ctx.item_changed(&self.id);
         if self.history.doom(hash, reason.to_owned()).is_some() {
@@ -425,9 +436,37 @@ impl Document {
             return;
         }
         let culprits = std::mem::take(&mut self.abroad.condemned);
-        if let Err(error) = self.bury(ctx, culprits) {
+        if let Err(error) = self.bury(ctx, culprits.clone()) {
+            self.abroad.condemned.extend(culprits);
+            self.put_off_sentences(self.touched);
             ctx.report(Report::Unreadable { document: self.id.clone(), error });
         }
+    }
+
+    /// What is dead has changed: copies are made of it once it is in the store.
+    fn copy_when_durable(&mut self, ctx: &mut Context) {
+        self.abroad.copy_after = None;
+        self.abroad.copy_wanted = true;
+        ctx.staged.insert(self.id.clone());
+    }
+
+    pub(crate) fn waits_to_copy(&self) -> bool {
+        self.abroad.copy_due || self.abroad.copy_wanted || self.abroad.copy_after.is_some()
+    }
+
+    /// A batch with what this document has to store goes out.
+    pub(crate) fn count_submission(&mut self) {
+        self.abroad.submissions += 1;
+        if std::mem::take(&mut self.abroad.copy_wanted) {
+            self.abroad.copy_after = Some(self.abroad.submissions);
+        }
+    }
+
+    /// The next of those batches is durable.
+    pub(crate) fn count_commit(&mut self) {
+        self.abroad.commits += 1;
+        let commits = self.abroad.commits;
+        self.abroad.copy_due |= self.abroad.copy_after.take_if(|it| *it <= commits).is_some();
     }
 
     /// Tells other regions whether clients here have the document open.

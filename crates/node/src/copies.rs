@@ -23,6 +23,13 @@ use crate::document::Document;
 use crate::rows::{self, Death, LoadError};
 use crate::{Effect, Now, Report};
 
+/// Of how many changes in one slot branches are copied, those with the smallest hashes. Honest regions
+/// have one each at most.
+const RIVALS_MAX: usize = 64;
+/// At how many changes before one it is looked for the one that its actor made before. That is among
+/// the nearest, unless whoever made it left it out.
+const PREVIOUS_LOOKED_AT_MAX: usize = 1_000;
+
 /// A branch that lost, as the document that it is by itself.
 #[derive(Debug, Clone)]
 pub struct Branch {
@@ -48,13 +55,17 @@ impl Document {
         let known =
             Known::new(living.iter().chain(dead.iter().filter_map(|it| it.change.as_ref())));
         for loser in known.first_losers() {
+            let copy = copy_id(&original, &loser);
+            // In its own copy a loser may lose once more, to a rival that somebody has merged with it.
+            if copy == self.id {
+                continue;
+            }
             let changes = known.branch(&loser);
             let hashes: BTreeSet<ChangeHash> = changes.iter().map(Change::hash).collect();
             let misfits = (dead.iter())
                 .filter(|it| it.death == Death::Misfit && hashes.contains(&it.hash))
                 .map(|it| (it.hash, it.reason.clone()))
                 .collect();
-            let copy = copy_id(&original, &loser);
             let (document, change) = (self.id.clone(), loser);
             ctx.report(Report::Copied { document, change, copy: copy.clone() });
             let original = original.clone();
@@ -109,7 +120,8 @@ impl<'a> Known<'a> {
         // Pairs in one slot of which the first one's branch has won all slots before against the
         // other's. Slots come in the order of their numbers.
         let mut leads: BTreeSet<(ChangeHash, ChangeHash)> = BTreeSet::new();
-        for rivals in slots.values().filter(|rivals| rivals.len() > 1) {
+        for rivals in slots.values_mut().filter(|rivals| rivals.len() > 1) {
+            rivals.truncate(RIVALS_MAX);
             let before: Vec<_> = rivals.iter().map(|hash| self.previous(hash)).collect();
             for (a, a_before) in rivals.iter().zip(&before) {
                 for (b, b_before) in rivals.iter().zip(&before).filter(|(b, _)| *b != a) {
@@ -136,6 +148,7 @@ impl<'a> Known<'a> {
         let change = self.by_hash.get(of)?;
         let slot = (change.actor(), change.seq().checked_sub(1)?);
         self.reachable(change.deps(), |it| it.deps())
+            .take(PREVIOUS_LOOKED_AT_MAX)
             .find(|hash| (self.by_hash[hash].actor(), self.by_hash[hash].seq()) == slot)
     }
 

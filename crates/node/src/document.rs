@@ -184,6 +184,7 @@ impl Document {
 
     /// Changes up to `end` are durable.
     pub(crate) fn committed(&mut self, ctx: &mut Context, end: Position, now: Now) {
+        self.count_commit();
         self.history.settle(end);
         if let Some(meta) = self.importing.take() {
             self.history.compacted(meta.base, meta.raw_from);
@@ -229,6 +230,11 @@ impl Document {
             ctx.set_alarm(&self.id, self.alarm, due);
             self.alarm = due;
         }
+    }
+
+    /// Whether its sessions are told something when its rest is over.
+    pub(crate) fn waits_to_tell(&self) -> bool {
+        self.tell_at.is_some()
     }
 
     /// Takes the alarm away, because the document leaves.
@@ -334,6 +340,11 @@ impl Document {
     pub(crate) fn submit(&mut self, ctx: &mut Context, now: Now, writes: &mut Vec<Write>) {
         let (from, to) = (self.submitted, self.history.len());
         self.submitted = to;
+        self.count_submission();
+        if from == to {
+            // It only wants to hear when this batch is durable.
+            return;
+        }
         if ctx.mesh.is_some() {
             for position in from..to {
                 if (!self.abroad.foreign.remove(&position) || planted(Bug::NumbersAgain))

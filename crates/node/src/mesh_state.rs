@@ -215,6 +215,7 @@ impl Mesh {
             return Vec::new();
         }
         let state = self.logs.entry(log.clone()).or_default();
+        state.finished &= first.saturating_add(entries.len() as u64) <= state.received.sequence + 1;
         let mut new = Vec::with_capacity(entries.len());
         let mut run_first = first;
         let mut run: Vec<Entry> = Vec::new();
@@ -259,6 +260,7 @@ impl Mesh {
         if to.sequence <= state.received.sequence {
             return;
         }
+        state.finished = false;
         state.received = to;
         state.ahead = state.ahead.split_off(&(to.sequence + 1));
         state.close_gap();

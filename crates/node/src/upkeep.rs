@@ -34,6 +34,8 @@ pub(crate) struct Upkeep {
     /// The CRDT has taken everything below this and given it back.
     verified: Position,
     not_before: Duration,
+    /// After a burial has failed. Zero: none has.
+    no_burial_before: Duration,
     /// An upload that has been verified as a whole: the snapshot that the first so many changes are.
     uploaded: Option<(Position, Vec<u8>)>,
 }
@@ -93,7 +95,10 @@ impl Document {
         if !self.awake || !self.upkeep.is_idle() {
             return None;
         }
-        if self.abroad.copy_due || !self.abroad.condemned.is_empty() {
+        if !self.abroad.condemned.is_empty() {
+            return Some(self.touched.max(self.upkeep.no_burial_before));
+        }
+        if self.abroad.copy_due {
             return Some(self.touched);
         }
         if self.upkeep.verified < self.history.len() {
@@ -108,7 +113,8 @@ impl Document {
             return;
         }
         // Sentences wait while the archive is at work on the document.
-        if !self.abroad.condemned.is_empty() {
+        if !self.abroad.condemned.is_empty() && now.running >= self.upkeep.no_burial_before {
+            self.upkeep.no_burial_before = Duration::ZERO;
             return self.carry_out_sentences(ctx);
         }
         // Someone types without a pause: verified all the same, but rarely, for it costs the typist.
@@ -165,7 +171,8 @@ impl Document {
     pub(crate) fn may_rest(&self) -> bool {
         self.upkeep.is_idle()
             && self.abroad.condemned.is_empty()
-            && !self.abroad.copy_due
+            && !self.waits_to_copy()
+            && !self.waits_to_tell()
             && self.abroad.asking.is_none()
             && !self.waits_for_archive()
             && !self.owes_acknowledgements()
@@ -353,7 +360,15 @@ impl Document {
 
     /// Whether changes can be taken out of the log now. If not, it is tried again when they can.
     pub(crate) fn may_bury(&self) -> bool {
-        self.awake && self.upkeep.is_idle() && self.history.durable() == self.history.len()
+        self.awake
+            && self.upkeep.is_idle()
+            && self.upkeep.no_burial_before.is_zero()
+            && self.history.durable() == self.history.len()
+    }
+
+    /// A burial could not be done: it is tried again later.
+    pub(crate) fn put_off_sentences(&mut self, now: Duration) {
+        self.upkeep.no_burial_before = now + RETRY_AFTER;
     }
 
     /// Takes changes out of the log, and all that builds on them.
@@ -394,12 +409,16 @@ impl Document {
             }
             Err(reason) => {
                 self.abroad.condemned.extend(culprits);
+                self.put_off_sentences(now.running);
                 self.not_verified(ctx, now, reason);
-                return;
+                return self.go_on_with_all(ctx, now);
             }
         };
         if let Err(error) = written {
+            self.abroad.condemned.extend(culprits);
+            self.put_off_sentences(now.running);
             ctx.report(Report::Unreadable { document: self.id.clone(), error });
+            self.go_on_with_all(ctx, now);
         }
     }
 
@@ -529,9 +548,7 @@ impl Document {
         }
         self.start_over();
         ctx.item_changed(&self.id);
-        for session in self.peers.keys().copied().collect::<Vec<_>>() {
-            self.go_on(ctx, session, now);
-        }
+        self.go_on_with_all(ctx, now);
         self.tell(ctx, now);
     }
 }

@@ -14,7 +14,7 @@ use automerge::{ActorId, AutoCommit, ROOT};
 use mesh::sketch::Decoder;
 use mesh::{FromShard, Lane, LogId, ToShard};
 use rig::{Client, Rig, document};
-use tributary_node::{Limits, Report, copy_id};
+use tributary_node::{Limits, Report, copy_id, rows};
 use wire::Message;
 
 /// Regions and who is connected with whom.
@@ -404,6 +404,42 @@ fn one_actor_with_two_histories_ends_with_the_same_documents_everywhere_in_any_o
     assert_eq!(heads, expected, "the smaller hash wins");
     let copy = copy_id(&document(), &model::ChangeHash(loser.0));
     assert_eq!(ends.first().unwrap().1, Some(copy));
+}
+
+#[test]
+fn who_goes_on_with_a_dead_branch_under_one_number_again_and_again_makes_few_copies() {
+    let (mut here, mut there) = forked();
+    let mut world = World::new(&["eu", "us"]);
+    for (at, doc) in [(0, &mut here), (1, &mut there)] {
+        let client = Client::join(&mut world.rigs[at], "eve");
+        let changes = changes_of(doc);
+        let changes: Vec<&[u8]> = changes.iter().map(Vec::as_slice).collect();
+        world.rigs[at].upload(&client, &changes);
+    }
+    world.connect(0, 1);
+    world.settle();
+    let second = |doc: &mut AutoCommit| doc.get_changes(&[])[1].hash();
+    let loser = if second(&mut here) < second(&mut there) { &mut there } else { &mut here };
+    let before = rows::dead(&*world.rigs[0].store, &document()).unwrap().len();
+    assert!(before > 0);
+    for round in 0..100 {
+        let mut other = loser.fork().with_actor(ActorId::from(b"mallory"));
+        other.put(ROOT, "noise", round).unwrap();
+        other.commit();
+        let change = other.get_last_local_change().unwrap().raw_bytes().to_vec();
+        let client = Client::join(&mut world.rigs[0], format!("mallory-{round}").leak());
+        world.rigs[0].upload(&client, &[&change]);
+    }
+    for rig in &mut world.rigs {
+        rig.pass(Duration::from_secs(5));
+    }
+    world.settle();
+    world.assert_same();
+    let after = rows::dead(&*world.rigs[0].store, &document()).unwrap().len();
+    assert_eq!(after, before + 8, "so many of one actor with one number are kept");
+    for rig in &world.rigs {
+        assert!(rig.copies.len() <= 8, "{} copies", rig.copies.len());
+    }
 }
 
 #[test]

@@ -66,7 +66,8 @@ pub fn run(options: &Options) -> Result<(), String> {
     for step in STEPS.iter().filter(wanted) {
         println!("\n=== {}: {} ===", step.name, step.what);
         let started = Instant::now();
-        if step.name == SEEDS_BEGIN_AT && options.only.is_empty() {
+        // At a terminal ctrl-C would not reach what is behind, so nothing is.
+        if step.name == SEEDS_BEGIN_AT && options.only.is_empty() && !is_watched() {
             behind = Some(Behind::begin(&root)?);
         }
         let result = match behind.take_if(|_| step.name == SEEDS) {
@@ -140,7 +141,9 @@ impl Behind {
         Ok(Self { running: Running::start(&mut command)?, output })
     }
 
-    fn end(self) -> Result<(), String> {
+    fn end(mut self) -> Result<(), String> {
+        // So far it had what others left.
+        self.running.started = Instant::now();
         let result = self.running.end();
         print!("{}", std::fs::read_to_string(&self.output).unwrap_or_default());
         result
@@ -204,6 +207,11 @@ pub fn done(command: &mut Command) -> Result<(), String> {
     Running::start(command)?.end()
 }
 
+/// Whether somebody sits in front of it.
+fn is_watched() -> bool {
+    std::io::stdin().is_terminal()
+}
+
 /// A command that runs.
 struct Running {
     name: String,
@@ -215,7 +223,7 @@ struct Running {
 
 impl Running {
     fn start(command: &mut Command) -> Result<Self, String> {
-        let apart = !std::io::stdin().is_terminal();
+        let apart = !is_watched();
         if apart {
             command.process_group(0);
         }

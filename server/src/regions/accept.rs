@@ -131,10 +131,10 @@ mod tests {
             let value = HeaderValue::from_static(value);
             HeaderMap::from_iter([(header::SEC_WEBSOCKET_PROTOCOL, value)])
         };
-        assert_eq!(speaks_our_version(&headers("tributary-mesh.1")), Ok(()));
-        assert_eq!(speaks_our_version(&headers("tributary-mesh.2, tributary-mesh.1")), Ok(()));
-        let answer = speaks_our_version(&headers("tributary-mesh.2")).unwrap_err();
-        assert!(answer.contains("tributary-mesh.1") && answer.contains("tributary-mesh.2"));
+        assert_eq!(speaks_our_version(&headers("tributary-mesh.2")), Ok(()));
+        assert_eq!(speaks_our_version(&headers("tributary-mesh.3, tributary-mesh.2")), Ok(()));
+        let answer = speaks_our_version(&headers("tributary-mesh.3")).unwrap_err();
+        assert!(answer.contains("tributary-mesh.2") && answer.contains("tributary-mesh.3"));
         assert!(speaks_our_version(&HeaderMap::new()).is_err());
     }
 }

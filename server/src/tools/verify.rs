@@ -106,6 +106,8 @@ struct Seen {
     meta: bool,
     snapshot: bool,
     directory: bool,
+    /// There are rows of its changes.
+    changes: bool,
     /// How many rows of it cannot be read; they have been reported.
     unreadable: u64,
 }
@@ -133,11 +135,9 @@ fn survey(store: &dyn Store) -> Survey {
                 RowKind::Meta => seen.meta = true,
                 RowKind::Snapshot => seen.snapshot = true,
                 RowKind::Directory => seen.directory = true,
-                RowKind::Index
-                | RowKind::Log
-                | RowKind::Dead
-                | RowKind::Verdict
-                | RowKind::Original => {}
+                RowKind::Index | RowKind::Log => seen.changes = true,
+                // Of a document that has not come yet it may be known what is dead.
+                RowKind::Dead | RowKind::Verdict | RowKind::Original => {}
             }
         }
         Found::Unreadable(key, error) => match rows::read_key(&key) {
@@ -189,10 +189,14 @@ impl Check<'_> {
             Ok(dead) => checked.dead = dead,
             Err(error) => self.failed("what was set aside", &error, seen),
         }
+        if let Err(error) = rows::original(self.store, self.id) {
+            self.failed("which document it is a copy of", &error, seen);
+        }
         let loaded = match rows::load(self.store, self.id) {
             Ok(Some(loaded)) => loaded,
             Ok(None) => {
-                if seen.unreadable == 0 && !seen.meta {
+                let some = seen.snapshot || seen.directory || seen.changes;
+                if seen.unreadable == 0 && !seen.meta && some {
                     self.wrong("it has rows, but not the one that says what they are");
                 }
                 return checked;

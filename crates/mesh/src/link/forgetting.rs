@@ -84,7 +84,7 @@ impl Link {
             return Err(CloseReason::OutOfPlace { frame: "forgotten log" });
         }
         for Row { log, sequence, digest } in rows {
-            let Some(digest) = digest else {
+            let Some(digest) = digest.filter(|_| sequence < u64::MAX) else {
                 return Err(CloseReason::OutOfPlace { frame: "forgotten log" });
             };
             let living =

@@ -31,6 +31,8 @@ const READS_MAX: usize = 4;
 const READ_BYTES_MIN: u64 = 16 << 10;
 /// How many logs a peer may be fetching from us.
 pub(super) const FETCHED_MAX: usize = 1_024;
+/// How many logs one lane may know of: so many as a region may name, and those that were fetched.
+const COURSES_MAX: usize = u16::MAX as usize + FETCHED_MAX;
 /// How often a socket may fail to bring a batch over.
 pub(super) const RESENDS_MAX: u8 = 16;
 
@@ -249,7 +251,9 @@ impl Link {
     ) -> Result<(), CloseReason> {
         let own = log.origin.region == self.config.me;
         let Some(line) = self.line(lane) else { return Ok(()) };
-        let many = line.out.courses.len() >= FETCHED_MAX + usize::from(u16::MAX);
+        let courses = &line.out.courses;
+        let fetching = courses.values().filter(|it| it.fetched && !it.done).count();
+        let many = fetching >= FETCHED_MAX || courses.len() >= COURSES_MAX;
         if lane != Lane::Bulk || own || from == 0 || many {
             return Err(CloseReason::OutOfPlace { frame: "fetch" });
         }

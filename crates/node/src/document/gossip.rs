@@ -43,7 +43,10 @@ impl Document {
         if !news {
             return;
         }
-        let (heads, timestamp_ms) = (heads.clone(), now.wall_ms);
+        // Of two stamps the later one counts everywhere, also after a region whose clock is ahead.
+        let after =
+            self.gossip.get(&storage).map_or(0, |known| known.timestamp_ms.saturating_add(1));
+        let (heads, timestamp_ms) = (heads.clone(), now.wall_ms.max(after));
         let entry = wire::RemoteHeads { storage: storage.clone(), heads, timestamp_ms };
         self.learn_heads(ctx, Some(from), entry, now);
     }

@@ -73,6 +73,13 @@ impl Document {
         self.take_waiting(ctx, session, now);
     }
 
+    /// Goes on with what all sessions have sent.
+    pub(crate) fn go_on_with_all(&mut self, ctx: &mut Context, now: Now) {
+        for session in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.go_on(ctx, session, now);
+        }
+    }
+
     /// Takes in what waited, until something has to wait again.
     fn take_waiting(&mut self, ctx: &mut Context, session: SessionId, now: Now) {
         while let Some(peer) = self.peers.get_mut(&session)
