@@ -339,6 +339,50 @@ fn a_change_whose_dependency_comes_by_another_way_waits_for_it_durably() {
     assert_eq!(cas.heads(), bob.heads());
 }
 
+/// What a client has last heard of a store that it subscribes to.
+fn heard_of(client: &mut Client, rig: &mut Rig, store: &str) -> Option<model::Heads> {
+    let frames = client.read(rig).into_iter().filter_map(|frame| match frame {
+        Message::RemoteHeadsChanged { heads, .. } => Some(heads),
+        _ => None,
+    });
+    frames.flatten().filter(|it| it.storage.as_str() == store).last().map(|it| it.heads)
+}
+
+#[test]
+fn what_a_store_holds_is_heard_in_other_regions_also_when_its_owner_moves_and_clocks_are_wrong() {
+    let mut world = World::new(&["eu", "us"]);
+    world.rigs[0].now.wall_ms += 5 * 3_600_000;
+    world.connect(0, 1);
+    let mut ann = Client::join_with_storage(&mut world.rigs[0], "ann", "store-of-ann");
+    ann.put("title", "first");
+    ann.sync(&mut world.rigs[0]);
+    world.settle();
+    let mut others = Vec::new();
+    for (at, name) in [(0, "bob"), (1, "cas")] {
+        let mut other = Client::join(&mut world.rigs[at], name);
+        other.sync(&mut world.rigs[at]);
+        world.settle();
+        world.rigs[at].subscribe(&other, &["store-of-ann"]);
+        others.push(other);
+    }
+    world.settle();
+    ann.put("title", "second");
+    ann.sync(&mut world.rigs[0]);
+    world.settle();
+    let heard = heard_of(&mut others[1], &mut world.rigs[1], "store-of-ann");
+    assert_eq!(heard, Some(ann.heads()), "in the other region");
+    // Its owner goes to the region whose clock is five hours behind that of the first one.
+    let mut ann = Client::join_with_storage(&mut world.rigs[1], "ann-elsewhere", "store-of-ann");
+    ann.sync(&mut world.rigs[1]);
+    ann.put("title", "third");
+    ann.sync(&mut world.rigs[1]);
+    world.settle();
+    for (at, other) in others.iter_mut().enumerate() {
+        let heard = heard_of(other, &mut world.rigs[at], "store-of-ann");
+        assert_eq!(heard, Some(ann.heads()), "region {at}");
+    }
+}
+
 /// One actor that wrote two histories, in two regions that did not hear of each other.
 fn forked() -> (AutoCommit, AutoCommit) {
     let mut base = AutoCommit::new().with_actor(ActorId::from(b"eve"));

@@ -53,7 +53,7 @@ pub struct Rig {
     disk: MemoryDisk,
     pub store: Arc<dyn Store>,
     held: VecDeque<Effect>,
-    now: Now,
+    pub now: Now,
     inboxes: BTreeMap<SessionId, VecDeque<Vec<u8>>>,
     slow: BTreeSet<SessionId>,
     last_session: u64,
