@@ -328,7 +328,7 @@ impl Link {
         *unanswered = unanswered.saturating_sub(1);
         for (log, last) in forgotten {
             self.ours.remove(&log);
-            self.forgotten.insert(log, last);
+            self.remember_forgotten(log, last);
         }
         for (log, mark) in vector {
             self.account.note_end(now, &self.config.me, &log, mark.sequence);

@@ -1,8 +1,9 @@
 //! Copies of losing branches.
 //!
 //! When one actor has written two histories, the changes with the larger hashes are dead
-//! (sync-rules: of two changes in one slot, that is of one actor with one number, the one with the smaller hash stays). A branch that
-//! lost is a valid document by itself, and is kept as one: a *copy* of the *original*.
+//! (docs/mesh.md: of two changes in one slot, that is of one actor with one number, the one with the
+//! smaller hash stays). A branch that lost is a valid document by itself, and is kept as one: a *copy* of
+//! the *original*.
 //!
 //! Which copies there are and what they hold follows from the set of changes alone, and both only grow
 //! with it, so that every region makes the same ones in whatever order it hears of what:
@@ -11,7 +12,8 @@
 //! - It holds that change, all that builds on it, and what those build on.
 //! - A change that a region found not to fit the original is dead in its copies, too.
 //! - Inside a copy histories may fork again. What loses there is kept in a copy of the same original:
-//!   there are never copies of copies, so there are no more copies than changes that lost.
+//!   there are never copies of copies, so there are no more copies than changes that lost, and no
+//!   more than [`COPIES_MAX`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -29,6 +31,11 @@ const RIVALS_MAX: usize = 64;
 /// At how many changes before one it is looked for the one that its actor made before. That is among
 /// the nearest, unless whoever made it left it out.
 const PREVIOUS_LOOKED_AT_MAX: usize = 1_000;
+
+/// How many copies are made of one document, those of the losers with the smallest hashes. Each has all
+/// that its branch builds on, so whoever forks on purpose could make a large document many times over.
+/// What has no copy is kept with the dead.
+const COPIES_MAX: usize = 64;
 
 /// A branch that lost, as the document that it is by itself.
 #[derive(Debug, Clone)]
@@ -54,7 +61,7 @@ impl Document {
         let original = rows::original(&*ctx.store, &self.id)?.unwrap_or_else(|| self.id.clone());
         let known =
             Known::new(living.iter().chain(dead.iter().filter_map(|it| it.change.as_ref())));
-        for loser in known.first_losers() {
+        for loser in known.first_losers().into_iter().take(COPIES_MAX) {
             let copy = copy_id(&original, &loser);
             // In its own copy a loser may lose once more, to a rival that somebody has merged with it.
             if copy == self.id {

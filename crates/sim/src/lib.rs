@@ -47,7 +47,7 @@ pub struct Options {
 }
 
 /// What a bug between regions may need to be seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mishap {
     /// Nothing goes wrong by itself.
     None,
@@ -69,26 +69,6 @@ pub enum Mishap {
     Restarts,
     /// Regions are cut off from each other, and logs are so short that they do not bridge it.
     ShortLogs,
-}
-
-impl std::str::FromStr for Mishap {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let all = [
-            ("none", Self::None),
-            ("crashes", Self::Crashes),
-            ("cuts", Self::Cuts),
-            ("resets", Self::Resets),
-            ("wipes", Self::Wipes),
-            ("forks", Self::Forks),
-            ("forks-and-wipes", Self::ForksAndWipes),
-            ("garbles", Self::Garbles),
-            ("restarts", Self::Restarts),
-            ("short-logs", Self::ShortLogs),
-        ];
-        all.into_iter().find(|(name, _)| *name == text).map(|(_, mishap)| mishap).ok_or(())
-    }
 }
 
 /// What came of a run.

@@ -4,42 +4,32 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use tributary_sim::{Options, run};
+use clap::Parser;
+use tributary_sim::{Mishap, Options, run};
 
-const USAGE: &str = "usage: tributary-sim SEED [COUNT] [--regions] [--with MISHAP] [--trace]";
+/// Replays seeds of the simulator.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The seed, or the first one
+    seed: u64,
+    /// How many seeds from there on
+    #[arg(default_value_t = 1)]
+    count: u64,
+    /// Three to seven regions with links between them, not one region
+    #[arg(long)]
+    regions: bool,
+    /// Lets one thing go wrong, and nothing else
+    #[arg(long, value_name = "MISHAP")]
+    with: Option<Mishap>,
+    /// Prints everything that happens
+    #[arg(long)]
+    trace: bool,
+}
 
 fn main() -> ExitCode {
-    let mut numbers = Vec::new();
-    let mut options = Options::default();
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--trace" => options.log = true,
-            "--regions" => options.regions = true,
-            "--with" => match arguments.next().and_then(|name| name.parse().ok()) {
-                Some(mishap) => options.mishap = Some(mishap),
-                None => {
-                    eprintln!("--with: no such mishap\n{USAGE}");
-                    return ExitCode::from(2);
-                }
-            },
-            text => match text.parse::<u64>() {
-                Ok(number) => numbers.push(number),
-                Err(_) => {
-                    eprintln!("{text}: not a number\n{USAGE}");
-                    return ExitCode::from(2);
-                }
-            },
-        }
-    }
-    let (seed, count) = match numbers[..] {
-        [seed] => (seed, 1),
-        [seed, count] => (seed, count),
-        _ => {
-            eprintln!("{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
+    let Arguments { seed, count, regions, with, trace } = Arguments::parse();
+    let options = Options { regions, log: trace, mishap: with, planted: None };
     let (mut failed, mut frames_most) = (0, 0);
     let mut happened = BTreeMap::<&str, u64>::new();
     for seed in seed..seed.saturating_add(count) {

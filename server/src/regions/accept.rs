@@ -131,6 +131,7 @@ mod tests {
             let value = HeaderValue::from_static(value);
             HeaderMap::from_iter([(header::SEC_WEBSOCKET_PROTOCOL, value)])
         };
+        assert_eq!(PROTOCOL, format!("tributary-mesh.{}", mesh::handshake::VERSION));
         assert_eq!(speaks_our_version(&headers("tributary-mesh.2")), Ok(()));
         assert_eq!(speaks_our_version(&headers("tributary-mesh.3, tributary-mesh.2")), Ok(()));
         let answer = speaks_our_version(&headers("tributary-mesh.3")).unwrap_err();

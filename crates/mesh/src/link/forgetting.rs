@@ -19,7 +19,18 @@ use crate::frame::{Frame, Row};
 use crate::link::CloseReason;
 use crate::origin::{LogId, Mark};
 
+/// How many forgotten logs a link remembers. Whoever names another one is served as if it were not.
+const FORGOTTEN_MAX: usize = 1 << 14;
+
 impl Link {
+    /// A log is forgotten, here.
+    pub(super) fn remember_forgotten(&mut self, log: LogId, last: Mark) {
+        if self.forgotten.len() >= FORGOTTEN_MAX {
+            self.forgotten.pop_first();
+        }
+        self.forgotten.insert(log, last);
+    }
+
     /// A shard has forgotten a log.
     pub(super) fn forgot(&mut self, now: Duration, log: &LogId, last: Mark) {
         self.ours.remove(log);
@@ -34,7 +45,7 @@ impl Link {
         if named <= last.sequence {
             self.theirs.remove(log);
         }
-        self.forgotten.insert(log.clone(), last);
+        self.remember_forgotten(log.clone(), last);
         if self.phase == Phase::Running && (1..=last.sequence).contains(&named) {
             let (sequence, digest) = (last.sequence, Some(last.digest));
             self.forgotten_due.push(Row { log: log.clone(), sequence, digest });
