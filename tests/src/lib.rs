@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 /// How long a server may take to listen, to end, or to do what a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -26,22 +28,34 @@ pub fn binary() -> &'static Path {
 }
 
 /// `cargo test` builds the binaries of the packages it tests, and this package has none.
+///
+/// Built like the tests, all of the workspace at once: alone, the server would want what it shares with
+/// them with fewer features, and half of all dependencies would be built once more. So would `ring` and
+/// what is above it, if it were told of the package whose test this is.
 fn build() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "tributary", "--message-format=json"])
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    let output = cargo
+        .args(["test", "--workspace", "--no-run", "--quiet", "--message-format=json"])
         .current_dir(workspace())
         .stderr(Stdio::inherit())
         .output()
         .expect("cargo runs");
     assert!(output.status.success(), "the server does not build");
-    // One JSON object a line; the last one with an executable is the binary.
-    let text = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
-    let path = text.lines().rev().find_map(|line| {
-        let (_, rest) = line.split_once("\"executable\":\"")?;
-        rest.split_once('"').map(|(path, _)| path.to_owned())
+    let messages = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Value>();
+    let path = messages.map_while(Result::ok).find_map(|message| {
+        let target = &message["target"];
+        let is_server = target["name"] == "tributary" && target["kind"][0] == "bin";
+        let is_test = message["profile"]["test"] == true;
+        let path = message["executable"].as_str()?;
+        (is_server && !is_test).then(|| path.into())
     });
-    path.expect("cargo names the binary").into()
+    path.expect("cargo names the binary")
 }
 
 /// The root of the workspace.

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::test::cargo;
+
 /// Options of the command.
 #[derive(clap::Args)]
 pub struct Options {
@@ -48,7 +50,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     if wanted("samod") {
         build.extend(["--features", "tributary-load/samod-peer"]);
     }
-    succeed(Command::new("cargo").args(build).current_dir(&root))?;
+    succeed(cargo(&root).args(build))?;
 
     let target = crate::test::target(&root);
     let mut load = Command::new(target.join("release/tributary-load"));

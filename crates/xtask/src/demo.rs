@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::test::done;
+use crate::test::{cargo, done};
 
 /// Options of the command.
 #[derive(clap::Args)]
@@ -59,8 +59,8 @@ pub fn run(options: &Options) -> Result<(), String> {
 /// # Errors
 /// When one does not build.
 pub fn build_binaries(root: &Path, release: bool) -> Result<(), String> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root).args(["build", "--package", "tributary", "--package", "tributary-wan"]);
+    let mut cargo = cargo(root);
+    cargo.args(["build", "--package", "tributary", "--package", "tributary-wan"]);
     if release {
         cargo.arg("--release");
     }

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::test::cargo;
+
 /// Options of the command.
 #[derive(clap::Args)]
 pub struct Options {
@@ -23,17 +25,13 @@ pub struct Options {
 /// When regions lost something or did not agree; the run has said what.
 pub fn run(options: &Options) -> Result<(), String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut test = Command::new(&cargo);
-    test.current_dir(&root);
+    let mut test = cargo(&root);
     if options.release {
-        let mut build = Command::new(&cargo);
-        build.current_dir(&root).args(["build", "--release", "--package", "tributary"]);
-        succeed(&mut build)?;
+        succeed(cargo(&root).args(["build", "--release", "--package", "tributary"]))?;
         let target = crate::test::target(&root);
         test.env("TRIBUTARY_BIN", target.join("release/tributary"));
     }
-    test.args(["test", "--package", "tributary-tests", "--test", "soak", "--", "--nocapture"]);
+    test.args(["test", "--workspace", "--test", "soak", "--", "--nocapture"]);
     test.env("SOAK_MINUTES", options.minutes.to_string());
     if let Some(seed) = options.seed {
         test.env("SOAK_SEED", seed.to_string());

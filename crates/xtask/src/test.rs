@@ -101,12 +101,10 @@ fn clippy(root: &Path) -> Result<(), String> {
 }
 
 fn docs(root: &Path) -> Result<(), String> {
-    let mut command = cargo(root);
-    done(
-        command
-            .args(["doc", "--workspace", "--no-deps", "--quiet"])
-            .env("RUSTDOCFLAGS", "-D warnings"),
-    )
+    // With the examples, because then dependencies have the features that they have in tests, and what
+    // clippy has checked of them is not checked once more.
+    let arguments = ["doc", "--workspace", "--no-deps", "--lib", "--bins", "--examples", "--quiet"];
+    done(cargo(root).args(arguments).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 fn rust(root: &Path) -> Result<(), String> {
@@ -135,8 +133,8 @@ impl Behind {
         let output = target(root).join("seeds.log");
         let file = File::create(&output).map_err(|error| format!("{output:?}: {error}"))?;
         let errors = file.try_clone().map_err(|error| format!("{output:?}: {error}"))?;
-        let mut command = Command::new("nice");
-        command.args(["-n", "19"]).arg(program()).args(SEED_TESTS).current_dir(root);
+        let mut command = with_cargo(Command::new("nice"), root);
+        command.args(["-n", "19"]).arg(program()).args(SEED_TESTS);
         command.stdout(file).stderr(errors);
         Ok(Self { running: Running::start(&mut command)?, output })
     }
@@ -179,9 +177,23 @@ pub fn build(root: &Path) -> Result<(), String> {
     done(cargo(root).args(["test", "--workspace", "--no-run", "--quiet"]))
 }
 
-fn cargo(root: &Path) -> Command {
-    let mut command = Command::new(program());
+/// Cargo, in the root of the workspace.
+pub fn cargo(root: &Path) -> Command {
+    with_cargo(Command::new(program()), root)
+}
+
+/// A command that is cargo, or starts it, in the root of the workspace.
+///
+/// What cargo tells of the package that it runs, here this one, is kept from it: the build of `ring`
+/// depends on those variables, and it and all that is above it would be built once more.
+fn with_cargo(mut command: Command, root: &Path) -> Command {
     command.current_dir(root);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
