@@ -12,8 +12,9 @@ use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use model::PeerId;
-use node::Identity;
+use model::{DocumentId, PeerId};
+use node::rows::LoadError;
+use node::{Identity, Limits};
 use store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -36,6 +37,8 @@ use crate::{archive_pool, committer, stores};
 
 /// How often all documents are looked through for changes to let go of.
 const TRIM_EVERY: Duration = Duration::from_secs(3600);
+/// And how long after the start for the first time: less may be kept than before it.
+const TRIM_FIRST_AFTER: Duration = Duration::from_secs(20);
 /// How long a connection may take to send its HTTP headers.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 /// How long to wait for connections and shards to finish after they have been asked to.
@@ -145,7 +148,7 @@ async fn region(config: &Config, lines: Arc<Lines>) -> Result<(), Failure> {
         status,
         regions,
     });
-    tokio::spawn(trim_regularly(store, machine));
+    tokio::spawn(trim_regularly(store, machine, config.node_limits(shards)));
     // Whoever reads that we listen may ask us to stop at once.
     let asked = asked_to_stop();
     announce(config, address);
@@ -184,22 +187,13 @@ async fn region(config: &Config, lines: Arc<Lines>) -> Result<(), Failure> {
 }
 
 /// Looks through all documents for changes that are kept one by one for longer than configured.
-async fn trim_regularly(store: Arc<dyn Store>, machine: Arc<Machine>) {
-    let mut every = tokio::time::interval_at(tokio::time::Instant::now() + TRIM_EVERY, TRIM_EVERY);
+async fn trim_regularly(store: Arc<dyn Store>, machine: Arc<Machine>, limits: Limits) {
+    let first = tokio::time::Instant::now() + TRIM_FIRST_AFTER;
+    let mut every = tokio::time::interval_at(first, TRIM_EVERY);
     loop {
         every.tick().await;
-        let store = store.clone();
-        let found = tokio::task::spawn_blocking(move || {
-            let mut found = Vec::new();
-            let scanned = node::rows::documents(&*store, &mut |document, meta| {
-                if meta.raw_from < meta.base {
-                    found.push(document);
-                }
-                ControlFlow::Continue(())
-            });
-            scanned.map(|()| found)
-        });
-        match found.await {
+        let (store, limits) = (store.clone(), limits.clone());
+        match tokio::task::spawn_blocking(move || keep_too_old_changes(&*store, &limits)).await {
             Ok(Ok(found)) => {
                 for document in found {
                     machine.tend(document).await;
@@ -209,6 +203,29 @@ async fn trim_regularly(store: Arc<dyn Store>, machine: Arc<Machine>) {
             Err(_) => return,
         }
     }
+}
+
+/// The documents whose oldest change behind the snapshot is kept for longer than it should be: only those
+/// have to be woken.
+fn keep_too_old_changes(store: &dyn Store, limits: &Limits) -> Result<Vec<DocumentId>, LoadError> {
+    let mut with_changes = Vec::new();
+    node::rows::documents(store, &mut |document, meta| {
+        if meta.raw_from < meta.base {
+            with_changes.push((document, meta.raw_from));
+        }
+        ControlFlow::Continue(())
+    })?;
+    let keep_none = limits.retain_age.is_zero() || limits.retain_bytes == 0;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let oldest = now.saturating_sub(limits.retain_age).as_millis() as u64;
+    let mut found = Vec::new();
+    for (document, raw_from) in with_changes {
+        let first = node::rows::log_rows(store, &document, raw_from, raw_from + 1)?;
+        if keep_none || first.first().is_none_or(|row| row.written_ms < oldest) {
+            found.push(document);
+        }
+    }
+    Ok(found)
 }
 
 fn announce(config: &Config, address: SocketAddr) {

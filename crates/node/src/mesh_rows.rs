@@ -27,7 +27,7 @@ const WAITING: u8 = 0x23;
 const FORGOTTEN: u8 = 0x24;
 
 /// How many bytes of entries go into one row; a longer entry has a row of its own.
-const ROW_BYTES: usize = 3_800;
+const ROW_BYTES: usize = 2_800;
 
 /// Whether a key is of one of these rows, and if so whether the row makes sense.
 pub fn check(key: &[u8], value: &[u8]) -> Option<bool> {

@@ -36,8 +36,8 @@ const VERDICT: u8 = 0x17;
 const META_VERSION: u8 = 1;
 
 /// How many bytes of changes go into one log row; a longer change has a row of its own. Chosen so
-/// that a row with its header stays one row in sled (4 KiB).
-pub const LOG_ROW_BYTES: usize = 3_800;
+/// that a row with its header stays one row in sled (3 KiB).
+pub const LOG_ROW_BYTES: usize = 2_800;
 
 /// What a row of a document is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,7 +6,7 @@
 //!   After each flush, `fdatasync` is called on a handle of our own, opened when the store is opened and
 //!   kept, so that a failed write-back cannot go by unseen. Without it, a loss of power took nearly every
 //!   acknowledged write.
-//! - **Rows stay under 4 KiB**, or sled puts them into files that it never syncs at all. Larger values are
+//! - **Rows stay under 3 KiB**, or sled puts them into files that it never syncs at all. Larger values are
 //!   split (`rows.rs`), and those above 64 KiB have files of ours, which are synced before a row names them
 //!   (`files.rs`): as rows they took several times their size for good.
 //! - **Space comes back only where something is written**: after much was deleted, a thread writes a little
@@ -15,7 +15,7 @@
 //! - **Batches hold a lock on every sled database of the process**, and readers wait for it. So the parts
 //!   of a batch with very many are written ahead in small batches that nothing refers to yet, and the last
 //!   batch, with the pointers, makes all of it visible at once.
-//! - **The flush thread stays on** (every 500 ms): it also collects garbage.
+//! - **The flush thread stays on** (every 250 ms): it also collects garbage.
 //! - **Any error is final**, and sled may panic on a damaged file: a panic is caught and is an error.
 //!
 //! What sled cannot tell: a log whose end is damaged looks to it like one that a crash cut short. It opens
@@ -42,7 +42,7 @@ use store::{Store, StoreError, Visit, Write};
 
 use commit::Committer;
 use files::ValueFiles;
-use rows::{Content, Damage, Pointer};
+use rows::{Content, Damage, OLDER_SEGMENT_BYTES, Pointer, SEGMENT_BYTES};
 use tidy::Tidier;
 
 /// sled's file of data.
@@ -52,7 +52,7 @@ const SETTINGS: &str = "conf";
 /// sled's directory of values that are too large for it. Ours are not.
 const BLOBS: &str = "blobs";
 /// How often sled's own thread flushes and collects garbage.
-const FLUSH_EVERY_MS: u64 = 500;
+const FLUSH_EVERY_MS: u64 = 250;
 /// How long the files of a store that this process has just dropped may still be locked: sled's threads
 /// let go of them a little later.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -244,15 +244,20 @@ impl Store for SledStore {
 }
 
 fn open_sled(path: &Path, options: &SledOptions) -> Result<sled::Db, StoreError> {
-    let config = sled::Config::new()
+    let mut config = sled::Config::new()
         .path(path)
         .cache_capacity(options.cache_bytes)
+        .segment_size(SEGMENT_BYTES)
         .flush_every_ms(Some(FLUSH_EVERY_MS));
     let began = Instant::now();
     loop {
         let opened = guarded(path, || Ok(config.clone().open()))?;
         match opened {
             Ok(db) => return Ok(db),
+            // Segments stay as they were when the store was made.
+            Err(sled::Error::Unsupported(_)) if config.segment_size == SEGMENT_BYTES => {
+                config = config.segment_size(OLDER_SEGMENT_BYTES);
+            }
             // The directory is locked by us, so this can only be sled's threads of a store just dropped.
             Err(sled::Error::Io(e))
                 if e.to_string().contains("acquire lock") && began.elapsed() < LOCK_WAIT_MAX =>

@@ -30,12 +30,18 @@ pub(crate) const META: &[u8] = b"m";
 /// Key of the number of the last commit.
 pub(crate) const COMMIT: &[u8] = b"c";
 
-/// Above this, a value is split. With the longest key and the checksum it stays under 4 KiB: sled
-/// rewrites whole leaves of up to 17 rows, and puts a leaf of more than 128 KiB into a file that it
-/// never syncs (with rows of 20 KB the database did not open after a loss of power).
-pub(crate) const INLINE_BYTES_MAX: usize = 3900;
+/// Bytes of sled's segments in a new store. Its file has eight of them or so at the least, once for a
+/// store, so half of what sled takes by itself.
+pub(crate) const SEGMENT_BYTES: usize = 256 << 10;
+/// What sled takes by itself, and older stores have.
+pub(crate) const OLDER_SEGMENT_BYTES: usize = 512 << 10;
+/// Above this, a value is split. With the longest key and the checksum it stays under 3 KiB: sled
+/// rewrites whole leaves, and puts one of more than a quarter of a segment into a file that it never
+/// syncs (with rows of 20 KB the database did not open after a loss of power). A leaf has up to 17 rows,
+/// and up to 20 when another was just merged into it.
+pub(crate) const INLINE_BYTES_MAX: usize = 2900;
 /// Bytes of a larger value in one row.
-pub(crate) const PART_BYTES: usize = 4064;
+pub(crate) const PART_BYTES: usize = 3040;
 /// Above this, a value has a file of its own: a sync more for its commit, and the space of it back when
 /// it is replaced. (An older store has parts of larger values, too.)
 pub(crate) const PARTS_BYTES_MAX: usize = 64 << 10;
@@ -191,10 +197,13 @@ mod tests {
 
     #[test]
     fn no_row_is_larger_than_sled_can_sync() {
+        // As sled has it: a quarter of a segment without its header, for the leaf and a header of its own.
+        let leaf_bytes_max = SEGMENT_BYTES / 4 - 20 - 32;
+        let row_bytes_max = leaf_bytes_max / 21;
         let key = row_key(&[7; KEY_BYTES_MAX]);
-        assert!(key.len() + seal_inline(&key, &[0; INLINE_BYTES_MAX]).len() <= 4096);
+        assert!(key.len() + seal_inline(&key, &[0; INLINE_BYTES_MAX]).len() <= row_bytes_max);
         let key = part_key(u64::MAX, u32::MAX);
-        assert!(key.len() + seal(&key, &[&[0; PART_BYTES]]).len() <= 4096);
+        assert!(key.len() + seal(&key, &[&[0; PART_BYTES]]).len() <= row_bytes_max);
     }
 
     #[test]

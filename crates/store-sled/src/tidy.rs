@@ -4,12 +4,13 @@
 //! is free when the segment that took the last of its pages is full; the file becomes shorter when the
 //! segments at its end are free. So after a large deletion with nothing after it, the file stays as it
 //! was. Measured: 27 MB of log rows that were deleted left 30 MB for good; the same store with 64 KiB
-//! written every half second had 4 MB after ten seconds.
+//! written every half second had 4 MB after ten seconds (with sled's segments of 512 KiB; ours are half of
+//! that, and so is what is written, twice as often).
 //!
 //! That is what the thread here does, when much was deleted and then nobody has written for a while, and
 //! once after a store was opened: the same few rows again and again, which mean nothing and need not be
 //! durable, until that does not make the file shorter any more. It takes its time: sled empties one
-//! segment each half second, lowest first, and to write more would only make more to be emptied.
+//! segment each quarter of a second, lowest first, and to write more would only make more to be emptied.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,25 +19,26 @@ use std::time::{Duration, Instant};
 
 use store::StoreError;
 
-use super::{Path, guarded, rows, sled_error};
+use super::{FLUSH_EVERY_MS, Path, guarded, rows, sled_error};
+use rows::SEGMENT_BYTES;
 
 /// After so many bytes were deleted or replaced it is worth looking.
 const DELETED_BYTES_MIN: u64 = 4 << 20;
 /// How long nobody has to have written.
 const QUIET: Duration = Duration::from_secs(1);
-/// How often it writes: sled's own thread empties segments every 500 ms.
-const EVERY: Duration = Duration::from_millis(500);
-/// Rows that are written each time, of nearly 4 KiB.
-const ROWS: u16 = 16;
-const ROW_BYTES: usize = 4_000;
+/// How often it writes: when sled's own thread empties segments.
+const EVERY: Duration = Duration::from_millis(FLUSH_EVERY_MS);
+/// Rows that are written each time, of nearly 3 KiB.
+const ROWS: u16 = 11;
+const ROW_BYTES: usize = 2_900;
 /// It ends when so many writes in a row have not made the file shorter, and one more for each of sled's
 /// segments in it: the last one is the last to be emptied.
-const IN_VAIN_MIN: u64 = 24;
+const IN_VAIN_MIN: u64 = 48;
 /// However long the file is, so many writes in vain are enough: two minutes, 16 MB.
-const IN_VAIN_MAX: u64 = 240;
-const SEGMENT_BYTES: u64 = 512 << 10;
-/// A file of more than that is not looked at when it is opened: what an earlier process has left to be
-/// given back is not much of it.
+const IN_VAIN_MAX: u64 = 480;
+/// A file of less or more than that is not looked at when it is opened: what an earlier process has left
+/// to be given back is not much, or not much of it.
+const LOOKED_AT_BYTES_MIN: u64 = 6 * SEGMENT_BYTES as u64;
 const LOOKED_AT_BYTES_MAX: u64 = 256 << 20;
 
 /// The thread of a store.
@@ -69,7 +71,8 @@ impl Tidier {
     /// Starts the thread.
     pub fn start(db: sled::Db, path: &Path) -> Result<Self, StoreError> {
         let file_bytes = db.size_on_disk().map_err(|e| sled_error("measure", path, e))?;
-        let deleted_bytes = if file_bytes <= LOOKED_AT_BYTES_MAX { file_bytes } else { 0 };
+        let is_looked_at = (LOOKED_AT_BYTES_MIN..=LOOKED_AT_BYTES_MAX).contains(&file_bytes);
+        let deleted_bytes = if is_looked_at { DELETED_BYTES_MIN } else { 0 };
         let committed_at = Instant::now();
         let state = State { deleted_bytes, committed_at, closing: false, asleep: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), closing: Condvar::new() });
@@ -134,20 +137,28 @@ impl Tidying {
     fn run(&self) -> Result<(), Ended> {
         loop {
             self.until_much_was_deleted()?;
-            let (mut bytes, mut in_vain) = (self.file_bytes()?, 0);
-            for round in 0.. {
-                self.until_quiet()?;
-                self.write(Some(round))?;
-                self.wait(EVERY)?;
-                let now = self.file_bytes()?;
-                in_vain = if now < bytes { 0 } else { in_vain + 1 };
-                bytes = now;
-                if in_vain >= (IN_VAIN_MIN + bytes / SEGMENT_BYTES).min(IN_VAIN_MAX) {
-                    break;
-                }
-            }
+            self.until_no_shorter()?;
             self.write(None)?;
         }
+    }
+
+    /// Lets sled empty what is mostly dead.
+    fn until_no_shorter(&self) -> Result<(), Ended> {
+        let (mut least, mut in_vain) = (self.file_bytes()?, 0);
+        for round in 0.. {
+            self.until_quiet()?;
+            self.write(Some(round))?;
+            self.wait(EVERY)?;
+            let bytes = self.file_bytes()?;
+            in_vain = if bytes < least { 0 } else { in_vain + 1 };
+            least = least.min(bytes);
+            let enough = (IN_VAIN_MIN + least / SEGMENT_BYTES as u64).min(IN_VAIN_MAX);
+            // What is written lengthens the file, too: by some segments, and shortens it again.
+            if in_vain >= 2 * enough || in_vain >= enough && bytes == least {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn until_much_was_deleted(&self) -> Result<(), Ended> {
