@@ -70,6 +70,8 @@ pub(crate) struct Peer {
     /// A message whose changes are being taken out of the snapshot, because the peer reads only
     /// single changes and these are not kept as such any more.
     held: Option<Answer>,
+    /// It asked for the document, and is to be told that nobody has it when there is room.
+    declined: bool,
     /// Stores whose heads are news to this peer.
     gossip_due: BTreeSet<StorageId>,
     /// For a region under repair: it has until then to go on.
@@ -224,8 +226,12 @@ impl Document {
         let upkeep = self.upkeep_due(&ctx.limits);
         let due =
             [self.tell_at, acknowledge, upkeep, self.abroad_due()].into_iter().flatten().min();
-        // What is overdue waits for something else; it is looked at again a little later.
-        let due = due.map(|due| due.max(now.running + Duration::from_millis(1)));
+        // What is overdue waits for something else; it is looked at again a little later. Later than
+        // it was already set for it is not put off, or whoever says something each millisecond would
+        // keep everybody waiting for ever.
+        let soon = now.running + Duration::from_millis(1);
+        let soon = self.alarm.map_or(soon, |set| set.min(soon));
+        let due = due.map(|due| due.max(soon));
         if due != self.alarm {
             ctx.set_alarm(&self.id, self.alarm, due);
             self.alarm = due;

@@ -414,7 +414,11 @@ impl Shard {
         if known.in_flight > self.ctx.limits.session_bytes_in_flight / 2 {
             return;
         }
-        for id in std::mem::take(&mut known.waiting) {
+        // One after the other while there is room, for they may be many.
+        while let Some(known) = self.ctx.sessions.get_mut(&session)
+            && known.in_flight < self.ctx.limits.session_bytes_in_flight
+            && let Some(id) = known.waiting.pop_first()
+        {
             if let Some(document) = self.documents.get_mut(&id) {
                 match document.wake(&mut self.ctx) {
                     Ok(()) => document.speak(&mut self.ctx, session, now),

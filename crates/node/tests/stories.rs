@@ -13,6 +13,7 @@ use automerge::marks::{ExpandMark, Mark};
 use automerge::transaction::Transactable;
 use automerge::{ObjType, ROOT, ReadDoc};
 use history::Refusal;
+use model::DocumentId;
 use raw::Raw;
 use rig::{Client, Rig, document, storage};
 use tributary_node::planted::{Bug, plant};
@@ -525,6 +526,39 @@ fn a_slow_reader_gets_one_message_for_many_changes() {
     rig.fast(&bob);
     bob.sync(&mut rig);
     assert_eq!(bob.heads(), ann.heads());
+}
+
+#[test]
+fn a_slow_reader_is_told_of_each_document_that_nobody_has_when_it_reads() {
+    let mut rig = Rig::new(Limits { session_bytes_in_flight: 1, ..Limits::default() });
+    let mut bob = Client::join(&mut rig, "bob");
+    rig.slow(&bob);
+    for n in 0..50 {
+        rig.ask_for(&bob, DocumentId::from_bytes(&[n; 16]).unwrap());
+    }
+    assert_eq!(rig.waiting_for(&bob), 1);
+    rig.fast(&bob);
+    let told = bob.read(&mut rig);
+    assert!(told.iter().all(|frame| matches!(frame, Message::DocUnavailable { .. })));
+    assert_eq!(told.len(), 50);
+}
+
+#[test]
+fn whoever_says_something_all_the_time_keeps_nobody_from_being_acknowledged() {
+    let mut rig = Rig::new(Limits::default());
+    let (mut ann, eve) = (Client::join(&mut rig, "ann"), Client::join(&mut rig, "eve"));
+    for value in ["first", "second", "third"] {
+        ann.read(&mut rig);
+        ann.put("key", value);
+        ann.say(&mut rig);
+    }
+    // So soon after the others that the acknowledgement waits.
+    assert_eq!(rig.waiting_for(&ann), 0);
+    for _ in 0..1_000 {
+        rig.ask_for(&eve, document());
+        rig.pass(Duration::from_micros(500));
+    }
+    assert_eq!(rig.waiting_for(&ann), 1);
 }
 
 /// The newest change of a client, edited by the test before it goes on its way.

@@ -45,6 +45,12 @@ impl Document {
 
     /// Tells one peer what it should know, if it has room.
     pub(crate) fn speak(&mut self, ctx: &mut Context, session: SessionId, now: Now) {
+        if let Some(peer) = self.peers.get_mut(&session)
+            && std::mem::take(&mut peer.declined)
+            && self.history.is_empty()
+        {
+            self.decline(ctx, session);
+        }
         // Two messages at most: a question, and what the peer lacks.
         while let Some(peer) = self.peers.get_mut(&session)
             // What is blocked may still change what there is to say.
@@ -74,10 +80,15 @@ impl Document {
         self.pass_on_heads(ctx, session, now);
     }
 
-    /// Says that the document is not here. Said once, and again news when it turns up (rule R3).
+    /// Says that the document is not here, when there is room to say it. Said once, and again news when
+    /// it turns up (rule R3).
     pub(crate) fn decline(&mut self, ctx: &mut Context, session: SessionId) {
         let Some(peer) = self.peers.get_mut(&session) else { return };
         peer.standing.declined();
+        if !ctx.has_room(session, &self.id) {
+            peer.declined = true;
+            return;
+        }
         if let Some(known) = ctx.sessions.get(&session) {
             let mut frame = Vec::new();
             wire::encode(
