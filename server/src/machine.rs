@@ -20,6 +20,7 @@ use node::{
 use store::Store;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, Noticed};
 use crate::metrics::Metrics;
@@ -35,8 +36,8 @@ const INBOUND_KIB_MAX: usize = 256 << 10;
 /// How many batches of one shard may be on their way to the disk before it takes nothing more in.
 pub const BATCHES_UNDER_WAY_MAX: usize = 4;
 /// How many frames may wait for one socket. What a shard makes is bounded in bytes by its limits;
-/// this bounds the number of tiny frames.
-pub const FRAMES_MAX: usize = 8192;
+/// this bounds the number of tiny frames. 16 shards have 256 KiB each, and no frame has 64 bytes.
+pub const FRAMES_MAX: usize = 64 << 10;
 /// How many frames may come before the answer to what was handed in: presence of others, mostly.
 const HANDED_IN_FRAMES_MAX: usize = 256;
 /// How many questions may wait for a shard.
@@ -63,8 +64,11 @@ pub enum Outgoing {
 
 /// The way to one socket.
 #[derive(Debug, Clone)]
-struct Outbox {
-    frames: mpsc::Sender<Outgoing>,
+pub struct Outbox {
+    /// For what the socket is to do.
+    pub frames: mpsc::Sender<Outgoing>,
+    /// Set when something did not fit: without it the rest would make no sense.
+    pub overrun: CancellationToken,
 }
 
 /// An event on its way to a shard, with what it holds of the inbound budget.
@@ -254,21 +258,20 @@ impl Machine {
     }
 
     /// The first message of a connection. On success the session is open in every shard, and
-    /// `frames` is where its frames go.
+    /// `outbox` is where its frames go.
     ///
     /// # Errors
     /// When the peer cannot join.
     pub async fn join(
         &self,
         message: &wire::Message<'_>,
-        frames: mpsc::Sender<Outgoing>,
+        outbox: Outbox,
     ) -> Result<(SessionId, Vec<u8>), node::Refused> {
         let session = SessionId(self.last_session.fetch_add(1, Ordering::Relaxed) + 1);
         let joined = lock(&self.lobby).join(&self.me, session, message)?;
         let wire::Message::Join { sender, metadata, .. } = message else {
             return Err(node::Refused::NotJoin);
         };
-        let outbox = Outbox { frames };
         lock(&self.outboxes).insert(session, outbox.clone());
         if let Some(replaced) = joined.replaces {
             self.close(replaced, 1000, "the same peer has joined again");
@@ -336,7 +339,9 @@ impl Machine {
         let events = self.shards[document.shard(self.shards.len())].events.clone();
         let peer = PeerId::new("rest").expect("a short name");
         let opened = Event::Opened { session, peer, storage: None };
-        let opened = Inbound { outbox: Some(Outbox { frames }), ..Inbound::new(opened) };
+        // If the answer is lost, so is the only way to here, and that is an answer, too.
+        let way = Outbox { frames, overrun: CancellationToken::new() };
+        let opened = Inbound { outbox: Some(way), ..Inbound::new(opened) };
         events.send(opened).await.map_err(|_| HandedBack::Stopped)?;
         // Also when nobody waits for the answer any more.
         let _leave = Leaves { session, events };
@@ -641,8 +646,10 @@ impl ShardTask {
         if let Some(outbox) = self.outboxes.get(&session)
             && outbox.frames.try_send(outgoing).is_err()
         {
-            // Dropping the only ways to it ends the socket's task: a frame must not be skipped.
+            // A frame must not be skipped. Other shards have ways to the socket as well, so that this
+            // one is dropped does not end its task.
             tracing::info!(session = session.0, "too many frames wait for a slow reader");
+            outbox.overrun.cancel();
             self.outboxes.remove(&session);
         }
     }

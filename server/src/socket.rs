@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 use wire::Message as Said;
 
-use crate::machine::{Admission, FRAMES_MAX, Machine, Outgoing, PresenceOrder};
+use crate::machine::{Admission, FRAMES_MAX, Machine, Outbox, Outgoing, PresenceOrder};
 use crate::metrics::Metrics;
 
 /// How many frames are put together into one write to the socket.
@@ -47,6 +47,8 @@ pub struct Surroundings {
 pub async fn serve(socket: WebSocket, around: Arc<Surroundings>, _place: Admission) {
     let (mut sink, mut stream) = socket.split();
     let (frames, mut outbox) = mpsc::channel(FRAMES_MAX);
+    let overrun = CancellationToken::new();
+    let way = Outbox { frames, overrun: overrun.clone() };
     let joins = timeout(around.join_within, first_message(&mut stream));
     let first = tokio::select! {
         first = joins => first.unwrap_or_else(|_| Err(Ended::peer(1008, "no join message in time"))),
@@ -59,7 +61,7 @@ pub async fn serve(socket: WebSocket, around: Arc<Surroundings>, _place: Admissi
         Err(ended) => return ended.say(&mut sink, &mut stream, &around, None).await,
     };
     let joined = match wire::decode(&first) {
-        Ok(message) => match around.machine.join(&message, frames).await {
+        Ok(message) => match around.machine.join(&message, way).await {
             Ok((session, answer)) => message.sender().cloned().map(|peer| (session, peer, answer)),
             Err(refused) => {
                 let target = message.sender().cloned();
@@ -86,6 +88,7 @@ pub async fn serve(socket: WebSocket, around: Arc<Surroundings>, _place: Admissi
             tokio::select! {
                 ended = reading => ended,
                 ended = writing => ended,
+                () = overrun.cancelled() => slow_reader(),
             }
         }
         Err(_) => Ended::Gone,
@@ -263,7 +266,7 @@ async fn write(
         let wrote = tokio::select! {
             count = outbox.recv_many(&mut batch, FRAMES_AT_ONCE) => {
                 if count == 0 {
-                    return Ended::Ours { code: 1008, reason: "reads too slowly".to_owned() };
+                    return slow_reader();
                 }
                 timeout(around.write_within, send_all(sink, &mut batch, &mut written)).await
             }
@@ -278,7 +281,7 @@ async fn write(
         match wrote {
             Ok(Ok(None)) => {}
             Ok(Ok(Some(ended)) | Err(ended)) => return ended,
-            Err(_) => return Ended::Ours { code: 1008, reason: "reads too slowly".to_owned() },
+            Err(_) => return slow_reader(),
         }
         if batch.capacity() > FRAMES_AT_ONCE {
             batch = Vec::new();
@@ -320,6 +323,10 @@ async fn send_all(
     }
     sink.flush().await.map_err(|_| Ended::Gone)?;
     Ok(None)
+}
+
+fn slow_reader() -> Ended {
+    Ended::Ours { code: 1008, reason: "reads too slowly".to_owned() }
 }
 
 fn text_frame() -> Ended {
