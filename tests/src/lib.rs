@@ -3,6 +3,7 @@
 //! Here is what starts and ends the real binary. The tests are in `tests/` (Rust) and in `interop/`
 //! (JavaScript, with packages from npm).
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -161,6 +162,28 @@ impl Server {
     /// What the server has said on its standard error so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("nobody panics with it").join("\n")
+    }
+
+    /// The most memory that the process has had since [`Server::forget_peak`], in bytes.
+    ///
+    /// # Panics
+    /// When the system does not say.
+    pub fn peak_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(path).expect("the process is there");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).expect("Linux says it");
+        kib.trim().parse::<u64>().expect("a number") << 10
+    }
+
+    /// From now on the peak counts anew, from what the process has at the moment.
+    ///
+    /// # Panics
+    /// When the system does not let us.
+    pub fn forget_peak(&self) {
+        // proc_pid_clear_refs(5): this value, and no other, is about the peak.
+        let path = format!("/proc/{}/clear_refs", self.child.id());
+        fs::write(path, "5").expect("the process is ours");
     }
 
     /// Ends the process as `kill -9` does.

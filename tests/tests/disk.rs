@@ -6,9 +6,13 @@
 mod support;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use automerge::transaction::Transactable;
 use automerge::{ROOT, ScalarValue};
@@ -114,6 +118,42 @@ fn a_sync_that_fails_ends_the_process_with_4_and_nothing_acknowledged_is_lost() 
     for store in ["sled", "sqlite"] {
         ends_with_4_and_loses_nothing(store, ("POWER_LOSS_SYNCS", "60"));
     }
+}
+
+#[test]
+fn a_region_whose_store_has_failed_is_never_ready_again() {
+    let disk = Disk::new();
+    let mut server = disk.start("sled", Some(("POWER_LOSS_SPACE", "600000")));
+    let address = server.address().to_owned();
+    let over = AtomicBool::new(false);
+    let answers = thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut answers = vec![is_ready(&address)];
+            while !over.load(Ordering::Relaxed) {
+                answers.push(is_ready(&address));
+            }
+            answers
+        });
+        write(&server, 100_000);
+        let status = server.wait();
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(status.code(), Some(4), "{}", server.log());
+        asking.join().expect("asking does not fail")
+    });
+    assert!(answers[0], "it was ready while it could write");
+    // Between its last yes and its end it may say no, or nothing. It never changes its mind again.
+    let first = answers.iter().position(|ready| !ready).unwrap_or(answers.len());
+    assert!(answers[first..].iter().all(|ready| !ready));
+    assert!(!is_ready(&address));
+}
+
+/// Whether somebody is there who says so.
+fn is_ready(address: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address) else { return false };
+    let mut answer = String::new();
+    write!(stream, "GET /readyz HTTP/1.0\r\n\r\n").is_ok()
+        && stream.read_to_string(&mut answer).is_ok()
+        && answer.starts_with("HTTP/1.0 200")
 }
 
 #[test]

@@ -165,6 +165,8 @@ impl Client {
                 sync.receive_sync_message(&mut self.state, message).expect("it applies");
             }
             Message::DocUnavailable { .. } => self.unavailable = true,
+            // Whoever shouts is not listened to.
+            Message::Ephemeral { .. } => {}
             other => panic!("unexpected: {other:?}"),
         }
     }
