@@ -81,6 +81,12 @@ impl Client {
         self.send();
     }
 
+    /// Sends what was written to the copy, without waiting for anything.
+    #[allow(dead_code, reason = "most tests write with what is above")]
+    pub fn push(&mut self) {
+        self.send();
+    }
+
     /// Sends a change that is not in this copy, by somebody else or by nobody honest.
     #[allow(dead_code, reason = "most test files are honest")]
     pub fn hand_in(&mut self, change: Vec<u8>) {
