@@ -1,4 +1,6 @@
 //! A client that keeps to the handshake and to nothing else: it reads only when it is told to.
+//!
+//! The system keeps some megabytes for it unread, at both ends of the socket, whatever is asked for.
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, Write};
@@ -9,14 +11,10 @@ use std::time::{Duration, Instant};
 use automerge::ChangeHash;
 use automerge::sync::{Have, Message as SyncMessage, MessageFlags, MessageVersion};
 use model::{DocumentId, PeerId};
-use tokio::net::TcpSocket;
-use tokio::runtime::Builder;
 use tokio_tungstenite::tungstenite::{Message as Frame, WebSocket, client};
 use tributary_tests::{PATIENCE, Server};
 use wire::{Message, PROTOCOL_VERSION, PeerMetadata, decode, encode};
 
-/// How many bytes the system may keep unread for it. With much less, reading what came takes very long.
-const UNREAD_BYTES: u32 = 64 << 10;
 /// How long to wait when the server takes nothing more in.
 const PAUSE: Duration = Duration::from_millis(1);
 /// The first byte of a message in one frame.
@@ -43,8 +41,9 @@ pub enum Sent {
 impl Rogue {
     /// Connects and joins.
     pub fn join(server: &Server, name: &str) -> Self {
-        let (socket, _) =
-            client(server.url(), connect(server)).expect("the server speaks WebSocket");
+        let stream = TcpStream::connect(server.address()).expect("the server listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout is not zero");
+        let (socket, _) = client(server.url(), stream).expect("the server speaks WebSocket");
         let name = PeerId::new(name).expect("a short name");
         let mut rogue = Self { socket, server: name.clone(), name };
         let join = Message::Join {
@@ -174,18 +173,4 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame.extend([0; 4]);
     frame.extend(payload);
     frame
-}
-
-/// A connection with little room for what is unread. The standard library cannot ask for that.
-fn connect(server: &Server) -> TcpStream {
-    let runtime = Builder::new_current_thread().enable_io().build().expect("a runtime starts");
-    let stream = runtime.block_on(async {
-        let socket = TcpSocket::new_v4().expect("there are sockets");
-        socket.set_recv_buffer_size(UNREAD_BYTES).expect("sockets have this option");
-        socket.connect(server.address().parse().expect("an address")).await
-    });
-    let stream = stream.and_then(tokio::net::TcpStream::into_std).expect("the server listens");
-    stream.set_nonblocking(false).expect("sockets have this option");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout is not zero");
-    stream
 }
