@@ -123,7 +123,7 @@ fn a_sync_that_fails_ends_the_process_with_4_and_nothing_acknowledged_is_lost() 
 #[test]
 fn a_region_whose_store_has_failed_is_never_ready_again() {
     let disk = Disk::new();
-    let mut server = disk.start("sled", Some(("POWER_LOSS_SPACE", "600000")));
+    let mut server = disk.start("sled", Some(("POWER_LOSS_SPACE", "150000")));
     let address = server.address().to_owned();
     let over = AtomicBool::new(false);
     let answers = thread::scope(|scope| {
