@@ -85,6 +85,12 @@ pub enum ToShard {
         /// Its bytes.
         data: Vec<u8>,
     },
+    /// So many bytes of what [`FromShard::Sync`] brought are no longer ours: they are with the socket, or
+    /// it is gone.
+    Written {
+        /// Bytes of data, as the shard gave them.
+        bytes: usize,
+    },
     /// The peer sees nothing left to repair.
     Repaired {
         /// The document.

@@ -174,10 +174,8 @@ impl Link {
                 }
             }
             Event::Written { socket, bytes } => {
-                if let Some(lane) = self.lane_of(socket)
-                    && let Some(line) = self.line(lane)
-                {
-                    line.queued = line.queued.saturating_sub(bytes);
+                if let Some(lane) = self.lane_of(socket) {
+                    self.written(lane, bytes);
                 }
             }
             Event::Closed { socket } => {
@@ -272,9 +270,7 @@ impl Link {
             }
             FromShard::Trimmed { lane, log, from, to } => self.trimmed(now, lane, &log, from, to),
             FromShard::Diverged { log } => self.own_diverged(now, log),
-            FromShard::Sync { document, data } => {
-                self.send(self.much(), &Frame::Sync { document, data });
-            }
+            FromShard::Sync { document, data } => self.send_sync(document, data),
             FromShard::Repaired { document } => {
                 self.send(self.much(), &Frame::Repaired { document });
             }

@@ -363,7 +363,7 @@ impl Document {
             put(&mut data, bytes.len() as u64);
             data.extend_from_slice(bytes);
         }
-        ctx.tell_region(session, FromShard::Sync { document: self.id.clone(), data });
+        ctx.send_sync(session, self.id.clone(), data);
     }
 
     /// Sends a sync message to another region.
@@ -377,7 +377,7 @@ impl Document {
         let mut data = Vec::with_capacity(payload.len() + 1);
         data.push(kind);
         data.extend_from_slice(payload);
-        ctx.tell_region(session, FromShard::Sync { document: self.id.clone(), data });
+        ctx.send_sync(session, self.id.clone(), data);
     }
 
     /// A client asks for a document that is not here. Whether to wait: another region may have it.

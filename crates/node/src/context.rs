@@ -99,6 +99,15 @@ impl Context {
         }
     }
 
+    /// Sends a part of a repair to the region that a session stands for, which uses up some of the
+    /// session's room.
+    pub(crate) fn send_sync(&mut self, session: SessionId, document: DocumentId, data: Vec<u8>) {
+        if let Some(known) = self.sessions.get_mut(&session) {
+            known.in_flight += data.len();
+        }
+        self.tell_region(session, FromShard::Sync { document, data });
+    }
+
     /// Tells the region that a session stands for.
     pub(crate) fn tell_region(&mut self, session: SessionId, message: FromShard) {
         if let Some(to) = self.mesh.as_ref().and_then(|mesh| mesh.region_of(session)).cloned() {

@@ -107,6 +107,7 @@ fn place(event: &Event) -> Place {
         | ToShard::Forgotten { .. }
         | ToShard::Repair { .. }
         | ToShard::Sync { .. }
+        | ToShard::Written { .. }
         | ToShard::Repaired { .. }
         | ToShard::Root { .. }
         | ToShard::Symbols { .. }

@@ -97,6 +97,7 @@ impl Shard {
                     }
                 });
             }
+            ToShard::Written { bytes } => self.written(now, session, bytes),
             ToShard::Repaired { document } => {
                 self.with(now, &document, |_, document| {
                     document.repaired(session);
@@ -240,9 +241,14 @@ impl Shard {
     fn region_up(&mut self, name: &RegionName) {
         let Some(mesh) = &mut self.ctx.mesh else { return };
         mesh.region(name).up = true;
+        let session = mesh.region(name).session;
         let vector = mesh.vector();
         let leads = mesh.setup.shard == 0;
         self.seat_regions();
+        // What is said before the vector goes nowhere.
+        if let Some(known) = self.ctx.sessions.get_mut(&session) {
+            known.in_flight = 0;
+        }
         self.tell(name, vector);
         let open: Vec<DocumentId> = (self.documents.values())
             .filter(|document| document.has_clients(&self.ctx))

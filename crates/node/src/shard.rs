@@ -408,7 +408,7 @@ impl Shard {
         }
     }
 
-    fn written(&mut self, now: Now, session: SessionId, bytes: usize) {
+    pub(crate) fn written(&mut self, now: Now, session: SessionId, bytes: usize) {
         let Some(known) = self.ctx.sessions.get_mut(&session) else { return };
         known.in_flight = known.in_flight.saturating_sub(bytes);
         if known.in_flight > self.ctx.limits.session_bytes_in_flight / 2 {
@@ -421,7 +421,10 @@ impl Shard {
         {
             if let Some(document) = self.documents.get_mut(&id) {
                 match document.wake(&mut self.ctx) {
-                    Ok(()) => document.speak(&mut self.ctx, session, now),
+                    Ok(()) => {
+                        document.speak(&mut self.ctx, session, now);
+                        document.conclude(&mut self.ctx, session);
+                    }
                     Err(error) => document.unreadable(&mut self.ctx, error),
                 }
                 document.arm(&mut self.ctx, now);

@@ -25,6 +25,9 @@ struct World {
     on_the_way: VecDeque<(usize, usize, FromShard)>,
     /// How often each change has crossed to each region, from a log.
     crossed: BTreeMap<(usize, model::ChangeHash), usize>,
+    /// Sockets take nothing of what is given for repair.
+    stuck: bool,
+    unwritten: Vec<(usize, usize, usize)>,
 }
 
 impl World {
@@ -43,6 +46,8 @@ impl World {
             up: BTreeSet::new(),
             on_the_way: VecDeque::new(),
             crossed: BTreeMap::new(),
+            stuck: false,
+            unwritten: Vec::new(),
         }
     }
 
@@ -99,6 +104,13 @@ impl World {
         moved
     }
 
+    /// Sockets take what they were given for repair.
+    fn write(&mut self) {
+        for (from, to, bytes) in std::mem::take(&mut self.unwritten) {
+            self.rigs[from].hear(self.names[to], ToShard::Written { bytes });
+        }
+    }
+
     fn deliver(&mut self, from: usize, to: usize, message: FromShard) {
         let name = self.names[from];
         let lane = Lane::Live;
@@ -122,7 +134,13 @@ impl World {
             FromShard::Held { log, mark } => ToShard::Holds { log, sequence: mark.sequence },
             FromShard::Trimmed { log, to, .. } => ToShard::Skip { log, to },
             FromShard::Forgotten { log, last } => ToShard::Forgotten { log, last },
-            FromShard::Sync { document, data } => ToShard::Sync { document, data },
+            FromShard::Sync { document, data } => {
+                self.unwritten.push((from, to, data.len()));
+                if !self.stuck {
+                    self.write();
+                }
+                ToShard::Sync { document, data }
+            }
             FromShard::Repaired { document } => ToShard::Repaired { document },
             FromShard::Unavailable { document } => ToShard::Unavailable { document },
             FromShard::Presence { document, presence } => ToShard::Presence { document, presence },
@@ -544,6 +562,31 @@ fn a_new_region_gets_everything_by_audit_and_repair() {
     let mut bob = Client::join(&mut world.rigs[1], "bob");
     bob.sync(&mut world.rigs[1]);
     assert_eq!(bob.heads(), ann.heads());
+}
+
+#[test]
+fn what_a_repair_brings_waits_until_the_socket_has_room() {
+    let limits = Limits {
+        session_bytes_in_flight: 1,
+        repair_within: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let mut world = World::with(&["eu", "us"], &limits);
+    let mut ann = Client::join(&mut world.rigs[0], "ann");
+    ann.put("title", "new");
+    ann.sync(&mut world.rigs[0]);
+    for (from, to) in [(0, 1), (1, 0)] {
+        world.up.insert((from, to));
+        world.rigs[to].hear(world.names[from], ToShard::Up);
+        world.rigs[to].said.clear();
+    }
+    world.stuck = true;
+    assert_eq!(world.audit(0, 1), 1);
+    assert_eq!(world.audit(0, 1), 1, "the greetings wait, and nothing comes after them");
+    world.stuck = false;
+    world.write();
+    world.settle();
+    world.assert_same();
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The two sockets of a link: which of several is kept, whether the other side is still there.
 
+use std::collections::VecDeque;
 use std::time::Duration;
+
+use model::DocumentId;
 
 use super::receiving::Inbound;
 use super::sending::Outbound;
@@ -156,8 +159,19 @@ pub(super) struct Line {
     ping: Option<(u64, Duration)>,
     /// Bytes that were sent and have not left our hands.
     pub(super) queued: usize,
+    /// Bytes that were ever sent.
+    sent: u64,
+    /// What shards gave for repair and is among what is queued: up to where in what was sent.
+    syncs: VecDeque<Sync>,
     pub(super) out: Outbound,
     pub(super) inn: Inbound,
+}
+
+/// A part of a repair on its way to the socket.
+struct Sync {
+    end: u64,
+    document: DocumentId,
+    bytes: usize,
 }
 
 impl Link {
@@ -225,6 +239,8 @@ impl Link {
             ping_due: now + self.config.limits.ping_every,
             ping: None,
             queued: 0,
+            sent: 0,
+            syncs: VecDeque::new(),
             out: Outbound::new(),
             inn: Inbound::new(self.config.limits.changes.clone()),
         };
@@ -267,7 +283,10 @@ impl Link {
 
     /// The socket of a lane is gone. Without the live one the other side has no vector of ours.
     pub(super) fn forget(&mut self, lane: Lane) {
-        self.lines[index(lane)] = None;
+        let line = self.lines[index(lane)].take();
+        for sync in line.into_iter().flat_map(|line| line.syncs) {
+            self.tell_document(&sync.document, ToShard::Written { bytes: sync.bytes });
+        }
         if lane == Lane::Bulk {
             return;
         }
@@ -306,9 +325,36 @@ impl Link {
             return self.fail(lane, CloseReason::Backlog);
         }
         line.queued += bytes.len();
+        line.sent += bytes.len() as u64;
         let socket = line.socket;
         self.account.bytes(lane).sent += bytes.len() as u64;
         self.effects.push_back(Effect::Send { socket, frame: bytes });
+    }
+
+    /// Sends a part of a repair. The shard is told when it has left our hands, and gives no more until
+    /// then.
+    pub(super) fn send_sync(&mut self, document: DocumentId, data: Vec<u8>) {
+        let (lane, bytes) = (self.much(), data.len());
+        self.send(lane, &Frame::Sync { document: document.clone(), data });
+        match self.line(lane) {
+            Some(line) => line.syncs.push_back(Sync { end: line.sent, document, bytes }),
+            None => self.tell_document(&document, ToShard::Written { bytes }),
+        }
+    }
+
+    /// So much of what was sent has left our hands.
+    pub(super) fn written(&mut self, lane: Lane, bytes: usize) {
+        let Some(line) = self.line(lane) else { return };
+        line.queued = line.queued.saturating_sub(bytes);
+        let mut gone = Vec::new();
+        while let Some(sync) =
+            line.syncs.pop_front_if(|sync| sync.end + line.queued as u64 <= line.sent)
+        {
+            gone.push(sync);
+        }
+        for sync in gone {
+            self.tell_document(&sync.document, ToShard::Written { bytes: sync.bytes });
+        }
     }
 
     /// Whether the live socket has room for what nobody misses for long.

@@ -188,6 +188,34 @@ fn nothing_is_made_for_a_socket_that_takes_nothing() {
 }
 
 #[test]
+fn shards_are_told_when_what_they_gave_for_repair_has_left_or_cannot() {
+    let written = |world: &World| {
+        let told = world.regions[0].told.iter();
+        told.map(|it| if let ToShard::Written { bytes } = it { *bytes } else { 0 }).sum::<usize>()
+    };
+    let give = |world: &mut World, bytes: usize| {
+        let message = FromShard::Sync { document: document(7), data: vec![1; bytes] };
+        world.tell(0, Event::Shard { shard: usize::from(document(7).stream()) % 2, message });
+    };
+    let mut world = World::connected();
+    world.regions[0].stuck = true;
+    give(&mut world, 1_000);
+    give(&mut world, 500);
+    assert_eq!(written(&world), 0);
+    world.write(0);
+    assert_eq!(written(&world), 1_500);
+    world.regions[0].stuck = true;
+    give(&mut world, 200);
+    world.cut(Lane::Bulk);
+    world.run_for(SECOND);
+    assert_eq!(written(&world), 1_700, "its socket is gone");
+    world.cut_all();
+    world.run_for(SECOND);
+    give(&mut world, 30);
+    assert_eq!(written(&world), 1_730, "there is no socket");
+}
+
+#[test]
 fn the_audit_does_not_bring_what_waits_for_the_bulk_lane() {
     let logs = streams().map(|stream| (log("here", 1, stream), kept(stream, 1_000))).collect();
     let mut world = World::with(logs, BTreeMap::new());
