@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use tokio_util::task::TaskTracker;
 
 use crate::backup::{self, Backups};
 use crate::page;
+use crate::progress::Progress;
 use crate::regions::{self, Regions};
 use crate::rest::problem::Problem;
 use crate::rest::{self, Rest};
@@ -68,16 +69,27 @@ pub fn router(site: Arc<Site>) -> Router {
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
-async fn root(State(site): State<Arc<Site>>, headers: HeaderMap, ws: Upgrade) -> Response {
-    let wants_websocket = headers.contains_key(header::UPGRADE);
-    if wants_websocket { accept(&site, ws) } else { page::root(&site.status, &headers).await }
+async fn root(
+    State(site): State<Arc<Site>>,
+    Extension(progress): Extension<Progress>,
+    headers: HeaderMap,
+    ws: Upgrade,
+) -> Response {
+    match headers.contains_key(header::UPGRADE) {
+        true => accept(&site, progress, ws),
+        false => page::root(&site.status, &headers).await,
+    }
 }
 
-async fn upgrade(State(site): State<Arc<Site>>, ws: Upgrade) -> Response {
-    accept(&site, ws)
+async fn upgrade(
+    State(site): State<Arc<Site>>,
+    Extension(progress): Extension<Progress>,
+    ws: Upgrade,
+) -> Response {
+    accept(&site, progress, ws)
 }
 
-fn accept(site: &Arc<Site>, ws: Upgrade) -> Response {
+fn accept(site: &Arc<Site>, progress: Progress, ws: Upgrade) -> Response {
     let ws = match ws {
         Ok(ws) => ws,
         Err(rejection) => return rejection.into_response(),
@@ -94,7 +106,9 @@ fn accept(site: &Arc<Site>, ws: Upgrade) -> Response {
         .max_write_buffer_size(usize::MAX)
         .max_message_size(site.frame_bytes_max)
         .max_frame_size(site.frame_bytes_max)
-        .on_upgrade(move |socket| connections.track_future(socket::serve(socket, around, place)))
+        .on_upgrade(move |socket| {
+            connections.track_future(socket::serve(socket, around, progress, place))
+        })
 }
 
 async fn readyz(State(site): State<Arc<Site>>) -> Response {

@@ -11,6 +11,7 @@ mod http;
 mod machine;
 mod metrics;
 mod page;
+mod progress;
 mod regions;
 mod rest;
 mod serve;

@@ -29,6 +29,7 @@ use crate::exit::Failure;
 use crate::http::{self, Site};
 use crate::machine::{Machine, Parts};
 use crate::metrics::Metrics;
+use crate::progress::{Counted, Progress};
 use crate::regions::{self, Regions, Remote};
 use crate::rest::{self, Rest};
 use crate::socket::Surroundings;
@@ -251,9 +252,13 @@ async fn accept(listener: TcpListener, site: Arc<Site>) -> Option<StoreError> {
         };
         // Keystrokes are small, and waiting to fill a segment would be all of their latency.
         let _ = stream.set_nodelay(true);
+        let progress = Progress::default();
+        let known = progress.clone();
+        let stream = TokioIo::new(Counted::new(stream, progress));
         let service = TowerToHyperService::new(router.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Remote(remote));
+            request.extensions_mut().insert(known.clone());
             service.call(request)
         });
         tokio::spawn(async move {
@@ -261,7 +266,7 @@ async fn accept(listener: TcpListener, site: Arc<Site>) -> Option<StoreError> {
             http.timer(TokioTimer::new())
                 .header_read_timeout(HEADERS_WITHIN)
                 .max_buf_size(16 << 10);
-            let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+            let connection = http.serve_connection(stream, service).with_upgrades();
             // Errors here are the peer's: a half-sent request, a reset.
             let _ = connection.await;
         });

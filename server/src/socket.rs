@@ -15,6 +15,7 @@ use wire::Message as Said;
 
 use crate::machine::{Admission, FRAMES_MAX, Machine, Outbox, Outgoing, PresenceOrder};
 use crate::metrics::Metrics;
+use crate::progress::Progress;
 
 /// How many frames are put together into one write to the socket.
 const FRAMES_AT_ONCE: usize = 64;
@@ -44,7 +45,12 @@ pub struct Surroundings {
 }
 
 /// Serves a connection until it ends.
-pub async fn serve(socket: WebSocket, around: Arc<Surroundings>, _place: Admission) {
+pub async fn serve(
+    socket: WebSocket,
+    around: Arc<Surroundings>,
+    progress: Progress,
+    _place: Admission,
+) {
     let (mut sink, mut stream) = socket.split();
     let (frames, mut outbox) = mpsc::channel(FRAMES_MAX);
     let overrun = CancellationToken::new();
@@ -81,8 +87,8 @@ pub async fn serve(socket: WebSocket, around: Arc<Surroundings>, _place: Admissi
 
     let ended = match sink.send(Message::Binary(answer.into())).await {
         Ok(()) => {
-            let reading = read(&mut stream, &around, session, &peer);
-            let writing = write(&mut sink, &mut outbox, &around, session);
+            let reading = read(&mut stream, &around, &progress, session, &peer);
+            let writing = write(&mut sink, &mut outbox, &around, &progress, session);
             // One of them ends the connection. What the other was in the middle of does not matter
             // any more: a frame is either delivered to its shard or was never acknowledged.
             tokio::select! {
@@ -176,19 +182,20 @@ async fn first_message(stream: &mut SplitStream<WebSocket>) -> Result<axum::body
 async fn read(
     stream: &mut SplitStream<WebSocket>,
     around: &Surroundings,
+    progress: &Progress,
     session: SessionId,
     peer: &PeerId,
 ) -> Ended {
     let (mut document, mut order) = (None, PresenceOrder::default());
     loop {
         // The answer to our ping counts: a peer that lives says something in every interval.
-        let frame = match timeout(around.ping_every * 2, stream.next()).await {
-            Err(_) => return Ended::Ours { code: 1001, reason: "silent for too long".to_owned() },
-            Ok(None | Some(Ok(Message::Close(_)))) => return Ended::Gone,
-            Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
-            Ok(Some(Ok(Message::Text(_)))) => return text_frame(),
-            Ok(Some(Err(error))) => return broken(&error, Some(peer), document.as_ref()),
-            Ok(Some(Ok(Message::Binary(frame)))) => frame,
+        let frame = match progress.while_alive(around.ping_every * 2, stream.next()).await {
+            None => return Ended::Ours { code: 1001, reason: "silent for too long".to_owned() },
+            Some(None | Some(Ok(Message::Close(_)))) => return Ended::Gone,
+            Some(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
+            Some(Some(Ok(Message::Text(_)))) => return text_frame(),
+            Some(Some(Err(error))) => return broken(&error, Some(peer), document.as_ref()),
+            Some(Some(Ok(Message::Binary(frame)))) => frame,
         };
         around.metrics.frame_in(frame.len());
         let message = match wire::decode(&frame) {
@@ -255,6 +262,7 @@ async fn write(
     sink: &mut SplitSink<WebSocket, Message>,
     outbox: &mut mpsc::Receiver<Outgoing>,
     around: &Surroundings,
+    progress: &Progress,
     session: SessionId,
 ) -> Ended {
     let mut ping = interval_at(Instant::now() + around.ping_every, around.ping_every);
@@ -268,20 +276,21 @@ async fn write(
                 if count == 0 {
                     return slow_reader();
                 }
-                timeout(around.write_within, send_all(sink, &mut batch, &mut written)).await
+                let sent = send_all(sink, &mut batch, &mut written);
+                progress.while_written(around.write_within, sent).await
             }
             _ = ping.tick() => {
                 let ping = async {
                     let sent = sink.send(Message::Ping(Default::default())).await;
                     sent.map(|()| None).map_err(|_| Ended::Gone)
                 };
-                timeout(around.write_within, ping).await
+                progress.while_written(around.write_within, ping).await
             }
         };
         match wrote {
-            Ok(Ok(None)) => {}
-            Ok(Ok(Some(ended)) | Err(ended)) => return ended,
-            Err(_) => return slow_reader(),
+            Some(Ok(None)) => {}
+            Some(Ok(Some(ended)) | Err(ended)) => return ended,
+            None => return slow_reader(),
         }
         if batch.capacity() > FRAMES_AT_ONCE {
             batch = Vec::new();

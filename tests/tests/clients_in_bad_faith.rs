@@ -177,6 +177,19 @@ fn who_asks_for_a_large_document_again_and_again_and_reads_nothing_costs_little_
 }
 
 #[test]
+fn who_takes_a_large_document_in_slowly_gets_all_of_it() {
+    // Much more than the system keeps on the way; honest clients take frames of 16 MiB here.
+    const DOCUMENT_BYTES: usize = 15 << 20;
+    let (server, _folder) = start("write_seconds = 1\nping_seconds = 3");
+    let mut friends = Friends::meet(&server, &document(1));
+    friends.grow(DOCUMENT_BYTES);
+    let mut rogue = Rogue::join(&server, "far-away");
+    let asks = rogue.has(&document(1), &[]);
+    assert!(rogue.pour_all(&asks));
+    assert!(rogue.takes_slowly(DOCUMENT_BYTES) >= DOCUMENT_BYTES, "the server went away");
+}
+
+#[test]
 fn a_flood_of_sync_messages_is_held_up_and_others_are_served_meanwhile() {
     let (server, _folder) = start("write_seconds = 600");
     let mut friends = Friends::meet(&server, &document(1));

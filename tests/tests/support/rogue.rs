@@ -3,7 +3,7 @@
 //! The system keeps some megabytes for it unread, at both ends of the socket, whatever is asked for.
 
 use std::borrow::Cow;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +17,9 @@ use wire::{Message, PROTOCOL_VERSION, PeerMetadata, decode, encode};
 
 /// How long to wait when the server takes nothing more in.
 const PAUSE: Duration = Duration::from_millis(1);
+/// How somebody reads who has a slow link: 5 MB/s at most.
+const SIP_BYTES: usize = 256 << 10;
+const SIP_EVERY: Duration = Duration::from_millis(50);
 /// The first byte of a message in one frame.
 const WHOLE: u8 = 0x82;
 
@@ -132,6 +135,19 @@ impl Rogue {
                 declined += 1;
             }
         }
+    }
+
+    /// Takes in so many bytes a little at a time, and says nothing meanwhile; how many came.
+    pub fn takes_slowly(&mut self, bytes: usize) -> usize {
+        let (mut taken, mut chunk) = (0, vec![0; SIP_BYTES]);
+        while taken < bytes {
+            match self.socket.get_mut().read(&mut chunk) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => taken += count,
+            }
+            thread::sleep(SIP_EVERY);
+        }
+        taken
     }
 
     /// Reads what there is, up to the end of the connection; the code of the close frame, if it came.
