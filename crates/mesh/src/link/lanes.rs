@@ -346,12 +346,9 @@ impl Link {
     pub(super) fn written(&mut self, lane: Lane, bytes: usize) {
         let Some(line) = self.line(lane) else { return };
         line.queued = line.queued.saturating_sub(bytes);
-        let mut gone = Vec::new();
-        while let Some(sync) =
-            line.syncs.pop_front_if(|sync| sync.end + line.queued as u64 <= line.sent)
-        {
-            gone.push(sync);
-        }
+        let left = line.sent - line.queued as u64;
+        let gone = line.syncs.iter().take_while(|sync| sync.end <= left).count();
+        let gone: Vec<Sync> = line.syncs.drain(..gone).collect();
         for sync in gone {
             self.tell_document(&sync.document, ToShard::Written { bytes: sync.bytes });
         }
