@@ -27,6 +27,8 @@ const WRITTEN_BYTES: usize = 32 << 10;
 const LINGER: Duration = Duration::from_secs(1);
 /// The close code for a message over the limit.
 const TOO_LARGE: u16 = 1009;
+/// The close code for whoever does not read.
+const SLOW: u16 = 1008;
 
 /// What a connection needs besides its socket.
 pub struct Surroundings {
@@ -148,7 +150,18 @@ impl Ended {
                     timeout(around.write_within, sink.send(Message::Binary(frame.into()))).await;
                 (code, reason)
             }
-            Self::Ours { code, reason } => (code, reason),
+            Self::Ours { code, reason } => {
+                if code == SLOW {
+                    around.metrics.closed_for_cause();
+                    tracing::info!(
+                        code,
+                        reason,
+                        peer = target.map(PeerId::as_str),
+                        "closing a session"
+                    );
+                }
+                (code, reason)
+            }
         };
         // The control frame has room for 123 bytes of text.
         reason.truncate(reason.floor_char_boundary(120));
@@ -335,7 +348,7 @@ async fn send_all(
 }
 
 fn slow_reader() -> Ended {
-    Ended::Ours { code: 1008, reason: "reads too slowly".to_owned() }
+    Ended::Ours { code: SLOW, reason: "reads too slowly".to_owned() }
 }
 
 fn text_frame() -> Ended {

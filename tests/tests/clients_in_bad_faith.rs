@@ -152,7 +152,7 @@ impl Drop for Sets<'_> {
 #[test]
 fn who_asks_for_a_large_document_again_and_again_and_reads_nothing_costs_little_and_is_closed() {
     const DOCUMENT_BYTES: usize = 4 << 20;
-    let (server, _folder) = start("write_seconds = 2\nlog.filter = 'tributary=debug'");
+    let (server, _folder) = start("write_seconds = 2");
     let mut friends = Friends::meet(&server, &document(1));
     friends.grow(DOCUMENT_BYTES);
     let heads = friends.bob.doc.get_heads();
@@ -173,6 +173,7 @@ fn who_asks_for_a_large_document_again_and_again_and_reads_nothing_costs_little_
         friends.write(ROUNDS);
     });
     says(&server, &["never-reads", "reads too slowly"]);
+    assert_eq!(figure(&server, "tributary_sessions_closed_for_cause_total"), 1);
     rogue.reads_to_the_end();
 }
 

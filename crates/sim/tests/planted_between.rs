@@ -127,7 +127,11 @@ fn every_bug_put_into_shards_is_caught() {
     let bugs: [(Bug, Mishap, &[Law]); 10] = [
         (Bug::PublishesEarly, Mishap::None, &[Law::NothingBeforeItIsDurable]),
         (Bug::MarkFirst, Mishap::None, &[Law::NothingBeforeItIsDurable, Law::TheStoreIsWhole]),
-        (Bug::MarkGoesBack, Mishap::Resets, &[Law::EachChangeCrossesOnce, Law::LogsNeverChange]),
+        (
+            Bug::MarkGoesBack,
+            Mishap::None,
+            &[Law::NothingBeforeItIsDurable, Law::EachChangeCrossesOnce],
+        ),
         (Bug::FirstWins, Mishap::Forks, &[Law::TheStoreIsWhole, Law::HealedConverges]),
         (Bug::DropsWaiting, Mishap::Crashes, &[Law::TheStoreIsWhole, Law::HealedConverges]),
         (Bug::NumbersAgain, Mishap::None, &[Law::EachChangeCrossesOnce]),
