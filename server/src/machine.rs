@@ -36,7 +36,8 @@ const INBOUND_KIB_MAX: usize = 256 << 10;
 /// How many batches of one shard may be on their way to the disk before it takes nothing more in.
 pub const BATCHES_UNDER_WAY_MAX: usize = 4;
 /// How many frames may wait for one socket. What a shard makes is bounded in bytes by its limits;
-/// this bounds the number of tiny frames. 16 shards have 256 KiB each, and no frame has 64 bytes.
+/// this bounds the number of tiny frames. 16 shards have 256 KiB each, and every frame is
+/// longer than 64 bytes.
 pub const FRAMES_MAX: usize = 64 << 10;
 /// How many frames may come before the answer to what was handed in: presence of others, mostly.
 const HANDED_IN_FRAMES_MAX: usize = 256;

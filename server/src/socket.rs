@@ -132,13 +132,7 @@ impl Ended {
         let (code, mut reason) = match self {
             Self::Gone => return,
             Self::Peer { code, reason } => {
-                around.metrics.closed_for_cause();
-                tracing::info!(
-                    code,
-                    reason,
-                    peer = target.map(PeerId::as_str),
-                    "closing a session"
-                );
+                closes_for_cause(around, code, &reason, target);
                 let error = Said::Error {
                     sender: Some(around.machine.me().peer.clone()),
                     target: target.cloned(),
@@ -152,13 +146,7 @@ impl Ended {
             }
             Self::Ours { code, reason } => {
                 if code == SLOW {
-                    around.metrics.closed_for_cause();
-                    tracing::info!(
-                        code,
-                        reason,
-                        peer = target.map(PeerId::as_str),
-                        "closing a session"
-                    );
+                    closes_for_cause(around, code, &reason, target);
                 }
                 (code, reason)
             }
@@ -345,6 +333,11 @@ async fn send_all(
     }
     sink.flush().await.map_err(|_| Ended::Gone)?;
     Ok(None)
+}
+
+fn closes_for_cause(around: &Surroundings, code: u16, reason: &str, peer: Option<&PeerId>) {
+    around.metrics.closed_for_cause();
+    tracing::info!(code, reason, peer = peer.map(PeerId::as_str), "closing a session");
 }
 
 fn slow_reader() -> Ended {
