@@ -192,14 +192,20 @@ impl Document {
             self.history.compacted(meta.base, meta.raw_from);
         }
         self.carry_out_sentences(ctx);
-        let at = self.rest_until.max(now.running);
-        self.tell_at = Some(self.tell_at.map_or(at, |before| before.min(at)));
+        self.tell_at = Some(self.rest_until.max(now.running));
+        if self.rest_until <= now.running {
+            self.tell_at = None;
+            self.tell(ctx, now);
+        }
         self.tick(ctx, now);
     }
 
     /// Does what is due and sets the alarm for what is next.
     pub(crate) fn tick(&mut self, ctx: &mut Context, now: Now) {
-        if self.tell_at.is_some_and(|at| at <= now.running) {
+        // What is on its way to the store, or goes now that the rest is over, is told with the rest.
+        if self.tell_at.is_some_and(|at| at <= now.running)
+            && self.history.durable() == self.history.len()
+        {
             self.tell_at = None;
             self.tell(ctx, now);
         }
@@ -236,6 +242,12 @@ impl Document {
             ctx.set_alarm(&self.id, self.alarm, due);
             self.alarm = due;
         }
+    }
+
+    /// Until when new changes may wait for others to share a commit with them: the end of the rest, or
+    /// the end of the commit after which the next rest begins.
+    pub(crate) fn may_gather_until(&self) -> Duration {
+        if self.submitted > self.history.durable() { Duration::MAX } else { self.rest_until }
     }
 
     /// Whether its sessions are told something when its rest is over.

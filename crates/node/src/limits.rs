@@ -29,6 +29,8 @@ pub struct Limits {
     pub rest_per_session: Duration,
     /// The longest such rest.
     pub rest_max: Duration,
+    /// How long new changes of documents that rest wait at most for others to share a commit with them.
+    pub gather_max: Duration,
     /// How long a document has to be quiet before its newest changes are verified with the CRDT.
     pub verify_after: Duration,
     /// Verification of a document takes at most one part in this many of a core's time.
@@ -83,8 +85,9 @@ impl Default for Limits {
             subscriptions_per_session: 1_000,
             gossip_stores_per_document: 1_000,
             acknowledge_after: Duration::from_millis(50),
-            rest_per_session: Duration::from_micros(60),
+            rest_per_session: Duration::from_micros(50),
             rest_max: Duration::from_millis(100),
+            gather_max: Duration::from_millis(10),
             verify_after: Duration::from_secs(2),
             verify_share: 20,
             compact_tail_bytes: 64 << 10,

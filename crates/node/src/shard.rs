@@ -120,6 +120,10 @@ pub struct Shard {
     pub(crate) documents: BTreeMap<DocumentId, Document>,
     /// Batches of new changes on their way, with how far they take each log.
     committing: BTreeMap<BatchId, Vec<(DocumentId, Position)>>,
+    /// Since when new changes wait for others to go into one batch, if they do.
+    gathering_since: Option<Duration>,
+    /// When that batch goes, if nothing else sends it on its way.
+    flush_at: Option<Duration>,
     /// How many documents all sessions together have open; one that two have open counts twice.
     openings: usize,
     memory_checked: Duration,
@@ -134,6 +138,8 @@ impl Shard {
             ctx: Context::new(me, limits, store),
             documents: BTreeMap::new(),
             committing: BTreeMap::new(),
+            gathering_since: None,
+            flush_at: None,
             openings: 0,
             memory_checked: Duration::ZERO,
             trim_at: Duration::MAX,
@@ -180,12 +186,18 @@ impl Shard {
         }
     }
 
-    /// Sends all new changes on their way to the store, as one batch.
+    /// Sends all new changes on their way to the store, as one batch; or leaves them for a later call,
+    /// while their documents rest and nobody would be told of them anyway.
     pub fn flush(&mut self, now: Now) {
         let mesh = self.ctx.mesh.as_ref().is_some_and(Mesh::has_staged);
         if self.ctx.staged.is_empty() && !mesh {
             return;
         }
+        self.flush_at = self.may_gather_until(now).filter(|at| !mesh && *at > now.running);
+        if self.flush_at.is_some() {
+            return;
+        }
+        self.gathering_since = None;
         let (mut writes, mut ends) = (Vec::new(), Vec::new());
         for id in std::mem::take(&mut self.ctx.staged) {
             let Some(document) = self.documents.get_mut(&id) else { continue };
@@ -204,6 +216,14 @@ impl Shard {
         }
         self.committing.insert(batch, ends);
         self.ctx.effects.push_back(Effect::Commit { batch, writes });
+    }
+
+    /// Until when new changes may wait for others to share a commit with them (decision 23).
+    fn may_gather_until(&mut self, now: Now) -> Option<Duration> {
+        let since = *self.gathering_since.get_or_insert(now.running);
+        let documents = self.ctx.staged.iter().map(|id| self.documents.get(id));
+        let until = documents.map(|it| it.map_or(Duration::ZERO, Document::may_gather_until)).min()?;
+        Some(until.min(since + self.ctx.limits.gather_max))
     }
 
     /// Does what has become due by the passing of time.
@@ -230,12 +250,12 @@ impl Shard {
         }
     }
 
-    /// When [`Shard::tick`] has something to do next. May be earlier after any other call.
+    /// When [`Shard::tick`] or [`Shard::flush`] has something to do next. May be earlier after any other call.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let memory = (!self.documents.is_empty() || self.ctx.mesh.is_some())
             .then(|| self.memory_checked + MEMORY_CHECK_EVERY);
         let trim = (self.trim_at < Duration::MAX).then_some(self.trim_at);
-        [self.ctx.next_alarm(), memory, trim].into_iter().flatten().min()
+        [self.ctx.next_alarm(), memory, trim, self.flush_at].into_iter().flatten().min()
     }
 
     /// The next thing to be done. Call until there is none.

@@ -44,6 +44,57 @@ fn what_one_client_makes_another_gets_once_it_is_durable() {
     assert_eq!(bob.heads(), ann.heads());
 }
 
+/// Two with one document open, who have just heard of a change: it rests.
+fn two_and_a_resting_document(rest: Duration, gather_max: Duration) -> (Rig, Client, Client) {
+    let mut rig = Rig::new(Limits { rest_per_session: rest / 2, gather_max, ..Limits::default() });
+    let (mut ann, mut bob) = (Client::join(&mut rig, "ann"), Client::join(&mut rig, "bob"));
+    ann.put("title", "first");
+    ann.sync(&mut rig);
+    bob.sync(&mut rig);
+    rig.pass(Duration::from_secs(1));
+    ann.put("title", "second");
+    ann.say(&mut rig);
+    rig.run();
+    rig.commits = 0;
+    assert!(rig.waiting_for(&ann) > 0 && rig.waiting_for(&bob) > 0, "both have been told");
+    bob.read(&mut rig);
+    (rig, ann, bob)
+}
+
+#[test]
+fn what_is_typed_while_a_document_rests_shares_one_commit_and_is_told_when_that_is_durable() {
+    let rest = Duration::from_millis(20);
+    let (mut rig, mut ann, mut bob) = two_and_a_resting_document(rest, Duration::from_secs(1));
+    rig.hold_commits = true;
+    for n in 0..15 {
+        ann.read(&mut rig);
+        ann.put("title", &n.to_string());
+        ann.say(&mut rig);
+        rig.pass(Duration::from_millis(1));
+    }
+    assert!(!rig.has_held(), "nothing is on its way to the store while it rests");
+    rig.hold_commits = false;
+    rig.pass(Duration::from_millis(6));
+    assert_eq!(rig.commits, 1);
+    assert_eq!(rig.waiting_for(&bob), 1, "all of it is told in one message");
+    bob.read(&mut rig);
+    bob.sync(&mut rig);
+    ann.sync(&mut rig);
+    assert_eq!(bob.heads(), ann.heads());
+}
+
+#[test]
+fn what_is_typed_while_a_document_rests_is_stored_within_a_bound() {
+    let (rest, bound) = (Duration::from_millis(200), Duration::from_millis(10));
+    let (mut rig, mut ann, _bob) = two_and_a_resting_document(rest, bound);
+    ann.put("title", "third");
+    ann.say(&mut rig);
+    rig.pass(bound - Duration::from_millis(1));
+    assert_eq!(rig.commits, 0);
+    rig.pass(Duration::from_millis(1));
+    assert_eq!(rig.commits, 1);
+}
+
 #[test]
 fn who_asks_for_a_document_that_is_nowhere_is_told_so_and_gets_it_when_it_turns_up() {
     let mut rig = Rig::new(Limits::default());

@@ -38,6 +38,7 @@ pub struct Rig {
     pub closed: Vec<(SessionId, CloseReason)>,
     pub reports: Vec<Report>,
     pub archive_jobs: usize,
+    pub commits: usize,
     /// Commits wait while this is set.
     pub hold_commits: bool,
     /// Jobs of the archive wait while this is set.
@@ -68,6 +69,7 @@ impl Rig {
             closed: Vec::new(),
             reports: Vec::new(),
             archive_jobs: 0,
+            commits: 0,
             hold_commits: false,
             hold_archive: false,
             blame: None,
@@ -262,6 +264,11 @@ impl Rig {
         self.inboxes[&client.session].len()
     }
 
+    /// Whether a commit or a job waits because it is held.
+    pub fn has_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     fn message(&mut self, session: SessionId, message: DocumentMessage) {
         self.shard.handle(self.now, Event::Message { session, document: document(), message });
         self.run();
@@ -288,6 +295,7 @@ impl Rig {
             Effect::Archive { .. } if self.hold_archive => self.held.push_back(effect),
             Effect::Commit { batch, writes } => {
                 self.store.commit(&writes).unwrap();
+                self.commits += 1;
                 self.shard.handle(self.now, Event::Committed { batch });
             }
             Effect::Archive { job, task } => {
