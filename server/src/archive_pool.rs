@@ -1,7 +1,11 @@
 //! A bounded pool of worker processes in which documents are opened with Automerge.
+//!
+//! Some do what a client waits for; others verify and compact, which nobody waits for. A region that
+//! has caught up with a thousand documents verifies them for a while, with what the processors have
+//! left, and no client's upload stands in line behind that.
 
 use std::ffi::OsString;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,28 +39,59 @@ pub struct Request {
     pub done: UnboundedSender<Event>,
 }
 
+/// Whoever types is not to notice that something is verified.
+const UPKEEP_NICENESS: u8 = 19;
+
 /// A way to the pool. How much waits here is bounded by the shards: one job per document, or per
 /// message that waits for it.
-pub type Submit = Sender<Request>;
+#[derive(Clone)]
+pub struct Submit {
+    /// Jobs that a client waits for.
+    waited_for: Sender<Request>,
+    /// Jobs that nobody waits for.
+    upkeep: Sender<Request>,
+}
+
+impl Submit {
+    /// Sends a job to the workers of its kind. Should they be gone, it comes back.
+    pub fn send(&self, request: Request) -> Result<(), SendError<Request>> {
+        match *request.task {
+            Job::Compact { .. } | Job::Verify { .. } => self.upkeep.send(request),
+            Job::Expand { .. } | Job::Judge { .. } | Job::Ask { .. } => {
+                self.waited_for.send(request)
+            }
+        }
+    }
+}
 
 /// Starts the pool. It ends when every way to it is gone.
 pub fn start(config: &ArchiveConfig, metrics: &Arc<Metrics>) -> std::io::Result<Submit> {
-    let program = std::env::current_exe()?;
+    Ok(Submit {
+        waited_for: start_workers("archive", 0, config, metrics)?,
+        upkeep: start_workers("upkeep", UPKEEP_NICENESS, config, metrics)?,
+    })
+}
+
+fn start_workers(
+    name: &str,
+    niceness: u8,
+    config: &ArchiveConfig,
+    metrics: &Arc<Metrics>,
+) -> std::io::Result<Sender<Request>> {
     let worker = WorkerConfig {
-        program,
+        program: std::env::current_exe()?,
         args: vec![OsString::from(WORKER_COMMAND)],
         memory_bytes_max: config.memory_mib << 20,
         stack_bytes: STACK_BYTES,
         job_seconds_max: config.job_seconds,
-        // Clients wait for it.
-        niceness: 0,
+        niceness,
     };
     let (submit, requests) = channel();
     let requests = Arc::new(Mutex::new(requests));
     for n in 0..config.workers {
         let (requests, worker, metrics) = (requests.clone(), worker.clone(), metrics.clone());
         std::thread::Builder::new()
-            .name(format!("archive-{n}"))
+            .name(format!("{name}-{n}"))
             .spawn(move || work(&requests, &worker, &metrics))?;
     }
     Ok(submit)

@@ -90,7 +90,7 @@ pub struct LinkConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArchiveConfig {
-    /// How many worker processes.
+    /// How many worker processes for what clients wait for, and as many for upkeep.
     pub workers: usize,
     /// The address space of one of them, in MiB.
     pub memory_mib: u64,

@@ -205,6 +205,12 @@ impl Metrics {
         );
         counter(r, "changes_slow_lane", "Changes only the CRDT could judge", counters.slow_lane);
         counter(r, "documents_loaded", "Logs read from the store", counters.documents_loaded);
+        counter(
+            r,
+            "documents_left_unverified",
+            "Logs that left memory before they were verified, because it was short",
+            counters.left_unverified,
+        );
         let copy = |registry: &mut Registry, name: &str, help: &str, counter: &Counter| {
             registry.register(name, help, counter.clone());
         };

@@ -35,6 +35,9 @@ pub struct Limits {
     pub verify_after: Duration,
     /// Verification of a document takes at most one part in this many of a core's time.
     pub verify_share: u32,
+    /// With so many jobs of the archive under way no further document is verified: each of them holds
+    /// what there is of a document.
+    pub verify_jobs_max: usize,
     /// A tail of this many bytes, or of a quarter of the snapshot if that is more, is compacted.
     pub compact_tail_bytes: usize,
     /// How many bytes of changes behind the snapshot are kept one by one, per document, so that a
@@ -90,6 +93,7 @@ impl Default for Limits {
             gather_max: Duration::from_millis(10),
             verify_after: Duration::from_secs(2),
             verify_share: 20,
+            verify_jobs_max: 64,
             compact_tail_bytes: 64 << 10,
             retain_bytes: 1 << 20,
             retain_age: Duration::from_secs(7 * 24 * 3600),
@@ -98,8 +102,8 @@ impl Default for Limits {
             open_bytes: 128 << 20,
             ask_within: Duration::from_secs(3),
             repair_within: Duration::from_secs(30),
-            bulk_bytes_at_once: 64 << 10,
-            bulk_batches_under_way: 2,
+            bulk_bytes_at_once: 128 << 10,
+            bulk_batches_under_way: 1,
             log_entries_max: 1 << 20,
             chunks: history::chunk::Limits::default(),
         }

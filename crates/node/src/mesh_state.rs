@@ -643,8 +643,8 @@ impl Mesh {
     }
 }
 
-/// How many entries are let go of at once, and somewhat more: about a millisecond of a shard's time.
-const TRIM_ENTRIES_AT_ONCE: usize = 256;
+/// How many entries are let go of at once, and somewhat more: about two milliseconds of a shard's time.
+const TRIM_ENTRIES_AT_ONCE: usize = 512;
 
 /// How many rows are removed, and logs forgotten, at once.
 const FORGET_ROWS_AT_ONCE: usize = 256;

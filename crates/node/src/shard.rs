@@ -29,7 +29,7 @@ const MEMORY_CHECK_EVERY: Duration = Duration::from_secs(1);
 const DOCUMENT_BYTES: usize = size_of::<Document>() + 1_024;
 const OPENING_BYTES: usize = size_of::<Peer>() + 256;
 /// How long others have the shard to themselves while entries of logs are let go of.
-const TRIM_EVERY: Duration = Duration::from_millis(10);
+const TRIM_EVERY: Duration = Duration::from_millis(20);
 
 /// What a server calls itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub struct Counters {
     pub archive_queue: u64,
     /// Logs read from the store.
     pub documents_loaded: u64,
+    /// Logs that left memory before they were verified, because it was short.
+    pub left_unverified: u64,
     /// Documents known here at the moment (goes up and down).
     pub documents: u64,
     /// About how many bytes they and their logs take in memory, as of the last check (goes up and down).
@@ -95,6 +97,7 @@ impl Counters {
             archive_jobs: self.archive_jobs + other.archive_jobs,
             archive_queue: self.archive_queue + other.archive_queue,
             documents_loaded: self.documents_loaded + other.documents_loaded,
+            left_unverified: self.left_unverified + other.left_unverified,
             documents: self.documents + other.documents,
             memory_bytes: self.memory_bytes + other.memory_bytes,
         }
@@ -222,7 +225,8 @@ impl Shard {
     fn may_gather_until(&mut self, now: Now) -> Option<Duration> {
         let since = *self.gathering_since.get_or_insert(now.running);
         let documents = self.ctx.staged.iter().map(|id| self.documents.get(id));
-        let until = documents.map(|it| it.map_or(Duration::ZERO, Document::may_gather_until)).min()?;
+        let until =
+            documents.map(|it| it.map_or(Duration::ZERO, Document::may_gather_until)).min()?;
         Some(until.min(since + self.ctx.limits.gather_max))
     }
 
@@ -476,21 +480,22 @@ impl Shard {
         }
     }
 
-    /// Logs that nobody has used for longest leave memory first.
+    /// Logs that nobody has used for longest leave memory first; those that the archive has not got to
+    /// only when that is not enough.
     fn save_memory(&mut self, now: Now) {
         let memory = |document: &Document| document.history.memory_bytes();
         let closed = self.documents.len().saturating_sub(self.ctx.open_documents);
         let beside = self.open_bytes() + closed * DOCUMENT_BYTES;
         let mut total = beside + self.documents.values().map(memory).sum::<usize>();
         if total > self.ctx.limits.memory_bytes {
-            let mut resting: Vec<_> = self
-                .documents
-                .values()
-                .filter(|document| document.awake && document.may_rest())
-                .map(|document| (document.touched, document.id.clone()))
+            let quiet_since = now.running.saturating_sub(self.ctx.limits.verify_after);
+            let mut resting: Vec<_> = (self.documents.values())
+                .filter(|document| document.awake && document.may_rest_unverified())
+                .map(|document| (!document.may_rest(), document.touched, document.id.clone()))
+                .filter(|(unverified, touched, _)| !unverified || *touched <= quiet_since)
                 .collect();
             resting.sort_unstable();
-            for (_, id) in resting {
+            for (unverified, _, id) in resting {
                 if total <= self.ctx.limits.memory_bytes {
                     break;
                 }
@@ -499,6 +504,7 @@ impl Shard {
                     document.rest();
                     document.forget_made();
                     document.arm(&mut self.ctx, now);
+                    self.ctx.counters.left_unverified += u64::from(unverified);
                 }
             }
         }

@@ -26,6 +26,8 @@ use crate::{ArchiveFailure, ArchiveResult, JobId, Limits, Now, Report};
 const INDEX_SEGMENTS_MAX: usize = 8;
 /// How long to leave a document alone after the archive could not look at it.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
+/// When it is looked whether the archive has room for a document.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Where a document stands with the archive.
 #[derive(Debug, Default)]
@@ -130,7 +132,9 @@ impl Document {
             }
             return;
         }
-        if due && let Err(error) = self.verify(ctx) {
+        if due && ctx.jobs_under_way() >= ctx.limits.verify_jobs_max {
+            self.upkeep.not_before = now.running + AGAIN_AFTER;
+        } else if due && let Err(error) = self.verify(ctx) {
             self.upkeep.not_before = now.running + RETRY_AFTER;
             ctx.report(Report::Unreadable { document: self.id.clone(), error });
         }
@@ -169,6 +173,11 @@ impl Document {
 
     /// Whether the log may leave memory, to be read again when it is needed.
     pub(crate) fn may_rest(&self) -> bool {
+        self.may_rest_unverified() && (self.upkeep.verified >= self.history.len() || !self.awake)
+    }
+
+    /// The same when memory is short: what has not been verified is when it has been read again.
+    pub(crate) fn may_rest_unverified(&self) -> bool {
         self.upkeep.is_idle()
             && self.abroad.condemned.is_empty()
             && !self.waits_to_copy()
@@ -178,7 +187,6 @@ impl Document {
             && !self.owes_acknowledgements()
             && (self.peers.is_empty() || !self.history.has_pending())
             && self.history.durable() == self.history.len()
-            && (self.upkeep.verified >= self.history.len() || !self.awake)
     }
 
     /// The log leaves memory; standings stay, because positions stay.

@@ -526,6 +526,27 @@ fn logs_leave_memory_when_there_is_too_much_and_come_back_when_they_are_needed()
 }
 
 #[test]
+fn a_log_that_the_archive_has_no_time_for_leaves_memory_when_that_is_short_and_not_before() {
+    for (memory_bytes, left) in [(10_000, 1), (128 << 20, 0)] {
+        let limits = Limits { memory_bytes, verify_jobs_max: 0, ..Limits::default() };
+        let mut rig = Rig::new(limits);
+        let mut ann = Client::join(&mut rig, "ann");
+        for n in 0..100 {
+            ann.put("key", &n.to_string());
+            ann.sync(&mut rig);
+        }
+        rig.pass(Duration::from_secs(10));
+        let counters = rig.shard.counters();
+        assert!(counters.memory_bytes <= memory_bytes as u64);
+        assert_eq!(counters.left_unverified, left);
+        let mut bob = Client::join(&mut rig, "bob");
+        bob.sync(&mut rig);
+        assert_eq!(bob.heads(), ann.heads());
+        assert_eq!(rig.shard.counters().documents_loaded, 1 + left);
+    }
+}
+
+#[test]
 fn a_document_that_nobody_has_open_is_forgotten_and_not_lost() {
     let mut rig = Rig::new(Limits::default());
     let mut ann = Client::join(&mut rig, "ann");
