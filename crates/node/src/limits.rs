@@ -102,7 +102,7 @@ impl Default for Limits {
             open_bytes: 128 << 20,
             ask_within: Duration::from_secs(3),
             repair_within: Duration::from_secs(30),
-            bulk_bytes_at_once: 128 << 10,
+            bulk_bytes_at_once: 64 << 10,
             bulk_batches_under_way: 1,
             log_entries_max: 1 << 20,
             chunks: history::chunk::Limits::default(),

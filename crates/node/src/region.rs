@@ -9,6 +9,7 @@ use store::Write;
 use wire::Tail;
 
 use crate::abroad::region_peer;
+use crate::context::Context;
 use crate::document::Document;
 use crate::session::Session;
 use crate::shard::Shard;
@@ -78,8 +79,8 @@ impl Shard {
                 }
             }
             ToShard::Repair { document } => {
-                self.with(now, &document, |shard, document| {
-                    document.repair_with(&mut shard.ctx, session, now);
+                self.with(now, &document, |ctx, document| {
+                    document.repair_with(ctx, session, now);
                 });
             }
             ToShard::Items { round, from, to } => {
@@ -90,10 +91,10 @@ impl Shard {
             }
             ToShard::RepairItems { items } => self.repair_items(now, session, &items),
             ToShard::Sync { document, data } => {
-                self.with(now, &document, |shard, document| {
-                    if let Err(error) = document.repair(&mut shard.ctx, session, &data, now) {
+                self.with(now, &document, |ctx, document| {
+                    if let Err(error) = document.repair(ctx, session, &data, now) {
                         let (document, reason) = (document.id.clone(), format!("{error:?}"));
-                        shard.ctx.report(Report::NotRepaired { document, reason });
+                        ctx.report(Report::NotRepaired { document, reason });
                     }
                 });
             }
@@ -104,8 +105,8 @@ impl Shard {
                 });
             }
             ToShard::Unavailable { document } => {
-                self.with(now, &document, |shard, document| {
-                    document.not_abroad(&mut shard.ctx, session, now);
+                self.with(now, &document, |ctx, document| {
+                    document.not_abroad(ctx, session, now);
                 });
             }
             ToShard::Presence { document: id, presence } => {
@@ -156,8 +157,8 @@ impl Shard {
 
     /// A copy of a losing branch; every region makes it by itself, so it is not told to others.
     pub(crate) fn adopt(&mut self, now: Now, branch: &Branch) {
-        self.with(now, &branch.copy, |shard, document| {
-            document.adopt(&mut shard.ctx, branch, now);
+        self.with(now, &branch.copy, |ctx, document| {
+            document.adopt(ctx, branch, now);
         });
     }
 
@@ -282,8 +283,8 @@ impl Shard {
             .map(|(id, _)| id.clone())
             .collect();
         for id in asked {
-            self.with(now, &id, |shard, document| {
-                document.not_abroad(&mut shard.ctx, session, now);
+            self.with(now, &id, |ctx, document| {
+                document.not_abroad(ctx, session, now);
             });
         }
     }
@@ -291,9 +292,9 @@ impl Shard {
     fn apply(&mut self, now: Now, entry: Entry) {
         let Entry { document, item } = entry;
         let kept = item.clone();
-        let taken = self.with(now, &document, |shard, document| match item {
-            EntryItem::Change(change) => document.take_from_log(&mut shard.ctx, &change, now),
-            EntryItem::Dead { hash, reason } => document.doom(&mut shard.ctx, hash, &reason),
+        let taken = self.with(now, &document, |ctx, document| match item {
+            EntryItem::Change(change) => document.take_from_log(ctx, &change, now),
+            EntryItem::Dead { hash, reason } => document.doom(ctx, hash, &reason),
         });
         // It is in the log that we keep; what it belongs to cannot be read.
         if !taken && let EntryItem::Change(change) = kept {
@@ -307,8 +308,8 @@ impl Shard {
         let found: Vec<DocumentId> =
             items.iter().filter_map(|item| mesh.items.get(item)).cloned().collect();
         for document in found {
-            self.with(now, &document, |shard, document| {
-                document.repair_with(&mut shard.ctx, session, now);
+            self.with(now, &document, |ctx, document| {
+                document.repair_with(ctx, session, now);
             });
         }
     }
@@ -355,19 +356,18 @@ impl Shard {
         &mut self,
         now: Now,
         id: &DocumentId,
-        act: impl FnOnce(&mut Self, &mut Document),
+        act: impl FnOnce(&mut Context, &mut Document),
     ) -> bool {
-        let mut document = self.documents.remove(id).unwrap_or_else(|| Document::new(id.clone()));
-        let woken = document.wake(&mut self.ctx);
+        let ctx = &mut self.ctx;
+        let document =
+            self.documents.entry(id.clone()).or_insert_with_key(|id| Document::new(id.clone()));
+        let woken = document.wake(ctx);
         let done = woken.is_ok();
         match woken {
-            Ok(()) => {
-                act(self, &mut document);
-            }
-            Err(error) => document.unreadable(&mut self.ctx, error),
+            Ok(()) => act(ctx, document),
+            Err(error) => document.unreadable(ctx, error),
         }
-        document.arm(&mut self.ctx, now);
-        self.documents.insert(id.clone(), document);
+        document.arm(ctx, now);
         done
     }
 }

@@ -29,7 +29,7 @@ const MEMORY_CHECK_EVERY: Duration = Duration::from_secs(1);
 const DOCUMENT_BYTES: usize = size_of::<Document>() + 1_024;
 const OPENING_BYTES: usize = size_of::<Peer>() + 256;
 /// How long others have the shard to themselves while entries of logs are let go of.
-const TRIM_EVERY: Duration = Duration::from_millis(20);
+const TRIM_EVERY: Duration = Duration::from_millis(40);
 
 /// What a server calls itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
