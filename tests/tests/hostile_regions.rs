@@ -92,7 +92,7 @@ const STRANGERS: &[Case] = &[
             hello.as_mut().expect("who dials begins")[0] = 99;
             stage.says_at_once(hello)
         },
-        reason: &["version 99", "version 2"],
+        reason: &["version 99", "version 3"],
         counted: r#"mesh_refused_total{reason="handshake"}"#,
     },
     Case {

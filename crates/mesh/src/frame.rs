@@ -15,6 +15,9 @@ use crate::origin::{Digest, LogId, Mark, Origin, STREAMS};
 /// The largest frame, in bytes, whatever a shell is configured to take from clients: a change or a
 /// snapshot of 64 MiB and what is around it.
 pub const FRAME_BYTES_MAX: usize = 72 << 20;
+/// The most bytes of a frame that cross in one WebSocket message. What is larger comes in pieces, so
+/// that something is heard all the time, however slow the wire, and a ping does not wait for the end.
+pub const PIECE_BYTES_MAX: usize = 64 << 10;
 
 /// The most origins in one frame.
 const ORIGINS_MAX: usize = 16_384;
@@ -141,6 +144,13 @@ pub enum Frame {
     },
     /// A message of the audit.
     Audit(audit::Message),
+    /// A piece of a larger frame, in order, on one lane.
+    Piece {
+        /// Its bytes.
+        data: Vec<u8>,
+        /// Whether it is the last one.
+        last: bool,
+    },
     /// Are you there?
     Ping {
         /// To be sent back.
@@ -244,6 +254,7 @@ impl Frame {
                 }
             }
             Self::Audit(message) => message.encode(&mut out),
+            Self::Piece { data, .. } => out.extend_from_slice(data),
             Self::Ping { id } | Self::Pong { id } => varint::put(&mut out, *id),
         }
         out
@@ -300,6 +311,8 @@ impl Frame {
             18 => Self::Pong { id: reader.number()? },
             19 => Self::Anew { generation: reader.byte()? },
             20 => Self::Forgotten(rows(reader, ends)?),
+            21 => Self::Piece { data: rest(reader)?, last: false },
+            22 => Self::Piece { data: rest(reader)?, last: true },
             _ => return Err(FrameError),
         };
         if reader.is_empty() { Ok(frame) } else { Err(FrameError) }
@@ -328,6 +341,8 @@ impl Frame {
             Self::Pong { .. } => 18,
             Self::Anew { .. } => 19,
             Self::Forgotten(_) => 20,
+            Self::Piece { last: false, .. } => 21,
+            Self::Piece { last: true, .. } => 22,
         }
     }
 }

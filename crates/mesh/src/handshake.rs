@@ -26,7 +26,7 @@ use crate::exchange::Lane;
 use history::varint::Reader;
 
 /// The version of everything that regions say to each other.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// The longest frame of a handshake, in bytes: what a socket may send before it has proved anything.
 pub const FRAME_BYTES_MAX: usize = 512;
 

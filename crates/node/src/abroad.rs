@@ -23,6 +23,8 @@ use crate::{CloseReason, Now, Report, SessionId, mesh_rows};
 pub(crate) const SYNC: u8 = 0;
 const DEAD: u8 = 1;
 const GREETING: u8 = 2;
+/// A part of what the other region lacks, which is answered so that the next one can come.
+pub(crate) const PART: u8 = 3;
 
 /// How many changes of one actor with one number are kept, when a client goes on with a branch that is
 /// dead. An honest one writes one; whoever writes thousands is not to fill the disk with them.
@@ -268,7 +270,7 @@ impl Document {
         let (kind, rest) = data.split_first().ok_or(Malformed)?;
         let kind = *kind;
         match kind {
-            SYNC | GREETING => {
+            SYNC | GREETING | PART => {
                 let late = kind == SYNC && !self.peers.contains_key(&session);
                 let new = kind == GREETING;
                 if new {
@@ -276,6 +278,7 @@ impl Document {
                 }
                 let peer = self.peers.entry(session).or_insert_with(|| Box::new(Peer::of_region()));
                 peer.leaves_at = Some(now.running + ctx.limits.repair_within);
+                peer.standing.expect_more(kind == PART);
                 // The last words of a repair that is over here: they are answered only if they say
                 // something else than what we hold.
                 peer.quiet = late;

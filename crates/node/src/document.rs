@@ -13,7 +13,7 @@ use std::time::Duration;
 use history::chunk::Change;
 use history::graph::Position;
 use history::{History, Refusal};
-use model::{DocumentId, StorageId};
+use model::{ChangeHash, DocumentId, StorageId};
 use store::Write;
 use sync::{Answer, Message, Standing};
 use wire::Tail;
@@ -52,6 +52,9 @@ pub(crate) struct Document {
     last_made: Option<(Answer, Tail)>,
     /// Taking the snapshot apart for peers that cannot read one.
     expanding: Option<JobId>,
+    /// What came of that, as long as a repair may go on with it: by hash, because where they are in the
+    /// log may change.
+    taken_apart: BTreeMap<ChangeHash, Change>,
     /// What stores are known to hold, as far as peers have said.
     gossip: BTreeMap<StorageId, wire::RemoteHeads>,
     /// What there is because of other regions.
@@ -129,6 +132,7 @@ impl Document {
             alarm: None,
             last_made: None,
             expanding: None,
+            taken_apart: BTreeMap::new(),
             gossip: BTreeMap::new(),
             abroad: Abroad::default(),
         }
@@ -222,6 +226,7 @@ impl Document {
             self.stop_asking(ctx, now);
         }
         self.end_stale_repairs(now);
+        self.forget_taken_apart();
         self.keep_up(ctx, now);
         self.arm(ctx, now);
     }

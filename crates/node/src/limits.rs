@@ -56,6 +56,10 @@ pub struct Limits {
     pub ask_within: Duration,
     /// A repair that the other region does not go on with ends after this.
     pub repair_within: Duration,
+    /// How many bytes of changes a repair sends in one message. One change may be larger.
+    pub repair_part_bytes: usize,
+    /// How large a snapshot may be that a repair sends. The changes in a larger one are sent one by one.
+    pub repair_snapshot_bytes: usize,
     /// How many bytes of the bulk lane of a link, as its credit counts them, are taken in at once, and
     /// so go into one commit in front of the next keystroke's. One batch of entries may be larger.
     pub bulk_bytes_at_once: usize,
@@ -102,6 +106,8 @@ impl Default for Limits {
             open_bytes: 128 << 20,
             ask_within: Duration::from_secs(3),
             repair_within: Duration::from_secs(30),
+            repair_part_bytes: 4 << 20,
+            repair_snapshot_bytes: 32 << 20,
             bulk_bytes_at_once: 64 << 10,
             bulk_batches_under_way: 1,
             log_entries_max: 1 << 20,

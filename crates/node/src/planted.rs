@@ -19,6 +19,8 @@ pub enum Bug {
     TrimsEarly,
     /// What is dead is not spoken of in repair.
     ForgetsDead,
+    /// What does not fit into one message of a repair is taken for sent.
+    ForgetsTheRest,
     /// Logs of processes that are no more are forgotten before every region holds them.
     ForgetsEarly,
     /// They are never forgotten.
@@ -36,7 +38,7 @@ impl Bug {
     pub const WITHIN: [Self; 3] = [Self::Overtakes, Self::OmitsTrimmed, Self::SkipsSlowLane];
 
     /// Those that show between regions.
-    pub const BETWEEN: [Self; 10] = [
+    pub const BETWEEN: [Self; 11] = [
         Self::PublishesEarly,
         Self::MarkFirst,
         Self::MarkGoesBack,
@@ -45,6 +47,7 @@ impl Bug {
         Self::NumbersAgain,
         Self::TrimsEarly,
         Self::ForgetsDead,
+        Self::ForgetsTheRest,
         Self::ForgetsEarly,
         Self::NeverForgets,
     ];

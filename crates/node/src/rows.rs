@@ -38,6 +38,8 @@ const META_VERSION: u8 = 1;
 /// How many bytes of changes go into one log row; a longer change has a row of its own. Chosen so
 /// that a row with its header stays one row in sled (3 KiB).
 pub const LOG_ROW_BYTES: usize = 2_800;
+/// How many changes a row seldom has more of.
+const ROW_CHANGES: Position = 64;
 
 /// What a row of a document is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -214,6 +216,8 @@ pub fn snapshot(
 
 /// The changes `from..to` out of the log. All of them must be kept one by one.
 ///
+/// With `bytes_max` of them there are no more: what comes after is left out.
+///
 /// # Errors
 /// When the store fails or a change is not there.
 pub fn changes(
@@ -222,21 +226,24 @@ pub fn changes(
     kept_from: Position,
     from: Position,
     to: Position,
+    bytes_max: usize,
 ) -> Result<Vec<Change>, LoadError> {
-    let mut changes = Vec::with_capacity((to - from) as usize);
+    let mut changes = Vec::new();
+    let mut bytes = 0;
     let first_row = log_row_of(store, id, kept_from, from)?;
     scan_log(store, id, first_row, &mut |row| {
         for (position, change) in (row.position..).zip(row.changes) {
-            if position >= to {
+            if position >= to || bytes >= bytes_max {
                 return ControlFlow::Break(());
             }
             if position >= from {
+                bytes += change.bytes().len();
                 changes.push(change);
             }
         }
         ControlFlow::Continue(())
     })?;
-    if changes.len() == (to - from) as usize {
+    if changes.len() == (to - from) as usize || bytes >= bytes_max {
         Ok(changes)
     } else {
         Err(RowError::Missing("log row").into())
@@ -502,8 +509,17 @@ fn log_row_of(
     kept_from: Position,
     position: Position,
 ) -> Result<Position, LoadError> {
-    let rows = log_rows(store, id, kept_from, position.saturating_add(1))?;
-    Ok(rows.last().map_or(position, |row| row.position))
+    // Rows hold few changes, so it is close by; what is before it need not be read.
+    let mut back = ROW_CHANGES;
+    loop {
+        let from = position.saturating_sub(back).max(kept_from);
+        let rows = log_rows(store, id, from, position.saturating_add(1))?;
+        match rows.last() {
+            Some(row) => return Ok(row.position),
+            None if from == kept_from => return Ok(position),
+            None => back = back.saturating_mul(16),
+        }
+    }
 }
 
 fn decode_log_row(key: &[u8], value: &[u8]) -> Result<LogRow, RowError> {

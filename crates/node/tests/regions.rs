@@ -1,216 +1,18 @@
-//! Stories of several regions: their shards, with what they say to each other carried by hand.
-//!
-//! The carrier here knows no network and no codec: those are the links' (`mesh::link`). It does what
-//! a link does with a log: what is published goes to who is connected, and who was away gets the rest.
+//! Stories of several regions.
 
 #[allow(dead_code, reason = "each file of stories uses a part of the rig")]
 mod rig;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, ROOT};
-use mesh::sketch::Decoder;
-use mesh::{FromShard, Lane, LogId, ToShard};
+use mesh::{FromShard, Lane, ToShard};
+use rig::world::{World, logs};
 use rig::{Client, Rig, document};
 use tributary_node::{Limits, Report, copy_id, rows};
 use wire::Message;
-
-/// Regions and who is connected with whom.
-struct World {
-    names: Vec<&'static str>,
-    rigs: Vec<Rig>,
-    up: BTreeSet<(usize, usize)>,
-    on_the_way: VecDeque<(usize, usize, FromShard)>,
-    /// How often each change has crossed to each region, from a log.
-    crossed: BTreeMap<(usize, model::ChangeHash), usize>,
-    /// Sockets take nothing of what is given for repair.
-    stuck: bool,
-    unwritten: Vec<(usize, usize, usize)>,
-}
-
-impl World {
-    fn new(names: &[&'static str]) -> Self {
-        Self::with(names, &Limits::default())
-    }
-
-    fn with(names: &[&'static str], limits: &Limits) -> Self {
-        let others = |name: &str| -> Vec<&str> {
-            names.iter().copied().filter(|other| *other != name).collect()
-        };
-        let rigs = names.iter().map(|name| Rig::in_region(name, &others(name), limits.clone()));
-        Self {
-            names: names.to_vec(),
-            rigs: rigs.collect(),
-            up: BTreeSet::new(),
-            on_the_way: VecDeque::new(),
-            crossed: BTreeMap::new(),
-            stuck: false,
-            unwritten: Vec::new(),
-        }
-    }
-
-    fn connect(&mut self, a: usize, b: usize) {
-        self.carry();
-        for (from, to) in [(a, b), (b, a)] {
-            self.up.insert((from, to));
-        }
-        for (from, to) in [(a, b), (b, a)] {
-            self.rigs[to].hear(self.names[from], ToShard::Up);
-        }
-        self.settle();
-    }
-
-    fn cut(&mut self, a: usize, b: usize) {
-        self.settle();
-        for (from, to) in [(a, b), (b, a)] {
-            self.up.remove(&(from, to));
-            self.rigs[to].hear(self.names[from], ToShard::Down);
-        }
-    }
-
-    /// Everything is said and heard, and what takes time happens.
-    fn settle(&mut self) {
-        for _ in 0..200 {
-            for rig in &mut self.rigs {
-                rig.pass(Duration::from_millis(20));
-            }
-            if !self.carry() {
-                return;
-            }
-        }
-        panic!("the regions do not fall silent");
-    }
-
-    fn carry(&mut self) -> bool {
-        for from in 0..self.rigs.len() {
-            for (to, message) in std::mem::take(&mut self.rigs[from].said) {
-                for other in 0..self.rigs.len() {
-                    let meant = to.as_ref().is_none_or(|name| name.as_str() == self.names[other]);
-                    if meant && other != from && self.up.contains(&(from, other)) {
-                        self.on_the_way.push_back((from, other, message.clone()));
-                    }
-                }
-            }
-        }
-        let moved = !self.on_the_way.is_empty();
-        while let Some((from, to, message)) = self.on_the_way.pop_front() {
-            if std::env::var_os("CARRY").is_some() {
-                eprintln!("{from} → {to}: {message:?}");
-            }
-            self.deliver(from, to, message);
-        }
-        moved
-    }
-
-    /// Sockets take what they were given for repair.
-    fn write(&mut self) {
-        for (from, to, bytes) in std::mem::take(&mut self.unwritten) {
-            self.rigs[from].hear(self.names[to], ToShard::Written { bytes });
-        }
-    }
-
-    fn deliver(&mut self, from: usize, to: usize, message: FromShard) {
-        let name = self.names[from];
-        let lane = Lane::Live;
-        let message = match message {
-            FromShard::Vector { held: vector, .. } => {
-                // `to` is told what `from` holds, and gives what it lacks.
-                for (log, mark) in vector {
-                    let message = ToShard::Holds { log, sequence: mark.sequence };
-                    self.rigs[to].hear(name, message);
-                }
-                return self.catch_up(to, from);
-            }
-            FromShard::Published { log, first, entries }
-            | FromShard::Entries { log, first, entries, .. } => {
-                for entry in entries.iter() {
-                    *self.crossed.entry((to, entry.hash())).or_default() += 1;
-                }
-                let (entries, credit) = (entries.to_vec(), 1);
-                ToShard::Take { lane, log, first, entries, credit }
-            }
-            FromShard::Held { log, mark } => ToShard::Holds { log, sequence: mark.sequence },
-            FromShard::Trimmed { log, to, .. } => ToShard::Skip { log, to },
-            FromShard::Forgotten { log, last } => ToShard::Forgotten { log, last },
-            FromShard::Sync { document, data } => {
-                self.unwritten.push((from, to, data.len()));
-                if !self.stuck {
-                    self.write();
-                }
-                ToShard::Sync { document, data }
-            }
-            FromShard::Repaired { document } => ToShard::Repaired { document },
-            FromShard::Unavailable { document } => ToShard::Unavailable { document },
-            FromShard::Presence { document, presence } => ToShard::Presence { document, presence },
-            FromShard::Heads { document, heads } => ToShard::Heads { document, heads },
-            FromShard::Interest { document, open } => ToShard::Interest { document, open },
-            FromShard::Subscribe { add, remove } => ToShard::Subscribe { add, remove },
-            FromShard::Taken { .. }
-            | FromShard::Diverged { .. }
-            | FromShard::Root { .. }
-            | FromShard::Items { .. }
-            | FromShard::Symbols { .. } => return,
-        };
-        self.rigs[to].hear(name, message);
-    }
-
-    /// Reads what `giver` has written and `taker` lacks.
-    fn catch_up(&mut self, giver: usize, taker: usize) {
-        let held: BTreeMap<LogId, mesh::Mark> = logs(&self.rigs[taker]);
-        for (log, mark) in logs(&self.rigs[giver]) {
-            let has = held.get(&log).copied().unwrap_or_default();
-            if has.sequence < mark.sequence && log.origin.region.as_str() == self.names[giver] {
-                let message = ToShard::Read {
-                    lane: Lane::Bulk,
-                    log,
-                    from: has.sequence + 1,
-                    bytes_max: 1 << 30,
-                    digest: Some(has.digest),
-                };
-                self.rigs[giver].hear(self.names[taker], message);
-            }
-        }
-    }
-
-    /// What the audit does: finds the documents that differ, and has them repaired.
-    fn audit(&mut self, a: usize, b: usize) -> usize {
-        let mut decoder = Decoder::new();
-        let ask = |rig: &mut Rig, name| {
-            rig.said.clear();
-            rig.hear(name, ToShard::Symbols { round: 1, from: 0, to: 512 });
-            let symbols = rig.said.iter().find_map(|(_, message)| match message {
-                FromShard::Symbols { symbols, .. } => Some(symbols.clone()),
-                _ => None,
-            });
-            symbols.unwrap()
-        };
-        let (of_a, of_b) =
-            (ask(&mut self.rigs[a], self.names[b]), ask(&mut self.rigs[b], self.names[a]));
-        for (a, b) in of_a.iter().zip(of_b) {
-            decoder.push(a.minus(b));
-        }
-        assert!(decoder.is_complete());
-        let items: Vec<u64> = decoder.here().iter().chain(decoder.there()).copied().collect();
-        let differ = items.len();
-        self.rigs[a].hear(self.names[b], ToShard::RepairItems { items: items.clone() });
-        self.rigs[b].hear(self.names[a], ToShard::RepairItems { items });
-        self.settle();
-        differ
-    }
-
-    fn assert_same(&mut self) {
-        for at in 1..self.rigs.len() {
-            assert_eq!(self.audit(0, at), 0, "{} differs", self.names[at]);
-        }
-    }
-}
-
-fn logs(rig: &Rig) -> BTreeMap<LogId, mesh::Mark> {
-    let logs = tributary_node::mesh_rows::logs(&*rig.store).unwrap();
-    logs.into_iter().map(|(log, held)| (log, held.end)).collect()
-}
 
 #[test]
 fn a_change_reaches_a_client_of_another_region_and_crosses_once() {
@@ -266,12 +68,7 @@ fn a_document_is_asked_of_the_other_regions_before_it_is_said_to_be_nowhere() {
     let mut ann = Client::join(&mut world.rigs[0], "ann");
     ann.put("title", "here");
     ann.sync(&mut world.rigs[0]);
-    // The log does not bring it: it is as if it had been trimmed.
-    for (from, to) in [(0, 1), (1, 0)] {
-        world.up.insert((from, to));
-        world.rigs[to].hear(world.names[from], ToShard::Up);
-        world.rigs[to].said.clear();
-    }
+    world.connect_without_logs(0, 1);
     let mut bob = Client::join(&mut world.rigs[1], "bob");
     bob.say(&mut world.rigs[1]);
     world.settle();
@@ -538,83 +335,6 @@ fn a_change_that_fails_verification_in_one_region_is_served_in_none() {
         assert!(died.into_iter().any(|it| matches!(it, Report::Died { .. })));
     }
     world.assert_same();
-}
-
-#[test]
-fn a_new_region_gets_everything_by_audit_and_repair() {
-    let mut world = World::with(
-        &["eu", "us"],
-        &Limits { compact_tail_bytes: 500, retain_bytes: 0, ..Limits::default() },
-    );
-    let mut ann = Client::join(&mut world.rigs[0], "ann");
-    for round in 0..30 {
-        ann.put("title", &format!("{round}"));
-        ann.sync(&mut world.rigs[0]);
-    }
-    world.rigs[0].pass(Duration::from_secs(10));
-    for (from, to) in [(0, 1), (1, 0)] {
-        world.up.insert((from, to));
-        world.rigs[to].hear(world.names[from], ToShard::Up);
-        world.rigs[to].said.clear();
-    }
-    assert_eq!(world.audit(0, 1), 1);
-    world.assert_same();
-    let mut bob = Client::join(&mut world.rigs[1], "bob");
-    bob.sync(&mut world.rigs[1]);
-    assert_eq!(bob.heads(), ann.heads());
-}
-
-#[test]
-fn what_a_repair_brings_waits_until_the_socket_has_room() {
-    let limits = Limits {
-        session_bytes_in_flight: 1,
-        repair_within: Duration::from_secs(3600),
-        ..Limits::default()
-    };
-    let mut world = World::with(&["eu", "us"], &limits);
-    let mut ann = Client::join(&mut world.rigs[0], "ann");
-    ann.put("title", "new");
-    ann.sync(&mut world.rigs[0]);
-    for (from, to) in [(0, 1), (1, 0)] {
-        world.up.insert((from, to));
-        world.rigs[to].hear(world.names[from], ToShard::Up);
-        world.rigs[to].said.clear();
-    }
-    world.stuck = true;
-    assert_eq!(world.audit(0, 1), 1);
-    assert_eq!(world.audit(0, 1), 1, "the greetings wait, and nothing comes after them");
-    world.stuck = false;
-    world.write();
-    world.settle();
-    world.assert_same();
-}
-
-#[test]
-fn a_region_restored_from_an_old_backup_gets_back_what_the_others_have() {
-    let mut world = World::new(&["eu", "us"]);
-    world.connect(0, 1);
-    let mut ann = Client::join(&mut world.rigs[0], "ann");
-    ann.put("title", "before");
-    ann.sync(&mut world.rigs[0]);
-    world.settle();
-    let backup = world.rigs[0].backup();
-    ann.put("title", "after");
-    ann.sync(&mut world.rigs[0]);
-    world.settle();
-    world.cut(0, 1);
-    world.rigs[0].restore(&backup);
-    let mut cas = Client::join(&mut world.rigs[0], "cas");
-    cas.sync(&mut world.rigs[0]);
-    cas.put("cas", "new, in the restored region");
-    cas.sync(&mut world.rigs[0]);
-    world.connect(0, 1);
-    world.audit(0, 1);
-    world.assert_same();
-    cas.sync(&mut world.rigs[0]);
-    let mut bob = Client::join(&mut world.rigs[1], "bob");
-    bob.sync(&mut world.rigs[1]);
-    assert_eq!(bob.heads(), cas.heads());
-    assert!(bob.heads().as_slice().len() == 2, "both branches are there");
 }
 
 #[test]

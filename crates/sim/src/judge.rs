@@ -428,7 +428,8 @@ fn read_document(
         }
         if meta.raw_from < meta.base {
             let kept =
-                rows::changes(store, id, meta.raw_from, meta.raw_from, meta.base).map_err(text)?;
+                rows::changes(store, id, meta.raw_from, meta.raw_from, meta.base, usize::MAX)
+                    .map_err(text)?;
             for (position, change) in (meta.raw_from..).zip(kept) {
                 if change.hash() != history.graph().hash(position) {
                     return Err(format!("the change kept at {position} is another one"));

@@ -255,6 +255,9 @@ impl Plan {
         };
         // Logs are short here: with the usual bound they would always go in at once.
         plan.limits.bulk_bytes_at_once = mesh.kernel_bytes / 8;
+        // And documents small: with the usual bounds each would be repaired with one message.
+        plan.limits.repair_part_bytes = mesh.kernel_bytes / 8;
+        plan.limits.repair_snapshot_bytes = mesh.kernel_bytes / 2;
         plan.mesh = Some(mesh);
         plan
     }

@@ -41,6 +41,7 @@ pub(crate) struct Regions {
     pub(crate) members: usize,
     /// What the items of the audit are salted with.
     pub(crate) salt: u64,
+    limits: link::Limits,
     one_way: Vec<Vec<Duration>>,
     dials: Vec<Vec<bool>>,
     /// Nothing passes from one to another before this.
@@ -68,8 +69,16 @@ impl Regions {
                 dials[b][a] = both || !first;
             }
         }
+        let limits = link::Limits::default();
+        let limits = link::Limits {
+            // Frames are small here: with the usual bounds hardly one would go in pieces.
+            piece_bytes: (plan.kernel_bytes / 2).min(limits.piece_bytes),
+            at_socket_bytes: (plan.kernel_bytes * 2).min(limits.at_socket_bytes),
+            ..limits
+        };
         Self {
             plan: plan.clone(),
+            limits,
             members: nodes - usize::from(plan.one_comes_later),
             salt: rng.next(),
             one_way,
@@ -147,8 +156,31 @@ struct Socket {
     outbox: VecDeque<Vec<u8>>,
     /// Sent by the link and not yet told to be written.
     in_flight: usize,
+    /// How the frame begins that goes in pieces, and how many bytes of it have gone.
+    in_pieces: Option<(u8, usize)>,
     since: Duration,
 }
+
+impl Socket {
+    /// A message of the link: how the frame begins that ends with it, and how long that is.
+    fn note(&mut self, message: &[u8]) -> Option<(u8, usize)> {
+        let (kind, rest) = message.split_first()?;
+        if *kind != PIECE && *kind != LAST_PIECE {
+            return Some((*kind, message.len()));
+        }
+        let (begins, bytes) = self.in_pieces.take().or(Some((*rest.first()?, 0)))?;
+        let bytes = bytes + rest.len();
+        if *kind == LAST_PIECE {
+            return Some((begins, bytes));
+        }
+        self.in_pieces = Some((begins, bytes));
+        None
+    }
+}
+
+/// How messages begin that are pieces of a frame.
+const PIECE: u8 = 21;
+const LAST_PIECE: u8 = 22;
 
 impl Mesh {
     /// The part of a process that starts: links to every region that it is configured for.
@@ -169,7 +201,7 @@ impl Mesh {
                 peer: name(other),
                 shards,
                 salt: regions.salt,
-                limits: link::Limits::default(),
+                limits: regions.limits.clone(),
             };
             let peer = Peer {
                 link: Link::new(config),

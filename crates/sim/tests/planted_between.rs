@@ -124,7 +124,7 @@ fn every_bug_put_into_links_is_caught() {
 #[test]
 fn every_bug_put_into_shards_is_caught() {
     use in_node::Bug;
-    let bugs: [(Bug, Mishap, &[Law]); 10] = [
+    let bugs: [(Bug, Mishap, &[Law]); 11] = [
         (Bug::PublishesEarly, Mishap::None, &[Law::NothingBeforeItIsDurable]),
         (Bug::MarkFirst, Mishap::None, &[Law::NothingBeforeItIsDurable, Law::TheStoreIsWhole]),
         (
@@ -137,6 +137,7 @@ fn every_bug_put_into_shards_is_caught() {
         (Bug::NumbersAgain, Mishap::None, &[Law::EachChangeCrossesOnce]),
         (Bug::TrimsEarly, Mishap::Cuts, &[Law::LogsAreKept]),
         (Bug::ForgetsDead, Mishap::ForksAndWipes, &[Law::HealedConverges]),
+        (Bug::ForgetsTheRest, Mishap::Wipes, &[Law::HealedConverges]),
         (Bug::ForgetsEarly, Mishap::Crashes, &[Law::LogsAreKept]),
         (Bug::NeverForgets, Mishap::Restarts, &[Law::HealedConverges, Law::VectorsStaySmall]),
     ];

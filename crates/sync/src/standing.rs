@@ -121,6 +121,10 @@ pub struct Standing {
     sent_dead: bool,
     /// The peer is another region: it decides between two histories as we do, and can be sent both.
     region: bool,
+    /// The last message was a part of what is owed. What follows waits until the peer has said something.
+    part_under_way: bool,
+    /// The peer's last message was such a part.
+    more_follows: bool,
     /// The peer did not keep what we sent, so no message may presume that it does.
     distrust: bool,
     /// The heads for which a reset was answered with all that the peer lacks.
@@ -136,6 +140,7 @@ impl Standing {
     /// Takes in a message. Its changes have been offered to the history before; `handed` are the
     /// positions of those that are in the log, whether they are new there or not.
     pub fn receive(&mut self, message: &Message, handed: &[Position], history: &History) {
+        self.part_under_way = false;
         let first = self.their_heads.is_none();
         let reset = message.is_reset();
         let mut reopen = self.take_flags(message, reset);
@@ -245,7 +250,8 @@ impl Standing {
 
     /// How soon the peer should be told something.
     pub fn urgency(&self, history: &History) -> Urgency {
-        if self.their_heads.is_none() || history.durable() < self.hold_until {
+        if self.their_heads.is_none() || self.part_under_way || history.durable() < self.hold_until
+        {
             return Urgency::Nothing;
         }
         if self.reply_owed
@@ -264,7 +270,8 @@ impl Standing {
         if self.urgency(history) == Urgency::Nothing {
             return None;
         }
-        let need = if self.level { Vec::new() } else { history.missing(&self.their_unknown) };
+        let asks = !self.level && !self.more_follows;
+        let need = if asks { history.missing(&self.their_unknown) } else { Vec::new() };
         // A question goes alone: a peer that cannot take in our changes, because it holds a second
         // history under one actor, does not read the rest of a message with them either.
         let changes = if need.is_empty() || need == self.asked {
@@ -282,17 +289,38 @@ impl Standing {
             return Some(Answer { reply, changes: Changes::None, version_2: self.version_2 });
         }
         let trusted = self.level && self.takes_changes(history) && !self.distrust;
-        let have = if trusted || planted(Bug::PresumeAlways) {
-            Have { last_sync: heads.as_slice().to_vec(), bloom: Bloom::empty() }
+        let have = if self.more_follows {
+            None
+        } else if trusted || planted(Bug::PresumeAlways) {
+            Some(Have { last_sync: heads.as_slice().to_vec(), bloom: Bloom::empty() })
         } else {
-            self.what_they_may_lack(history)
+            Some(self.what_they_may_lack(history))
         };
         self.told = Some(heads.clone());
         self.asked.clone_from(&need);
         self.reply_owed = planted(Bug::AlwaysAnswer);
         self.acknowledgement_owed = false;
-        let reply = Reply { heads, need, have: Some(have), flags: Flags::default() };
+        let reply = Reply { heads, need, have, flags: Flags::default() };
         Some(Answer { reply, changes, version_2: self.version_2 })
+    }
+
+    /// Keeps back what is too much for one message: the changes from a position on. They are owed, and go
+    /// when the peer has said something.
+    pub fn keep_back(&mut self, answer: &mut Answer, from: Position) {
+        let mut positions = answer.changes.positions();
+        let later = positions.split_off(positions.partition_point(|position| *position < from));
+        for position in &later {
+            self.sent.remove(position);
+        }
+        self.owed.extend(later);
+        self.part_under_way = true;
+        answer.changes = Changes::Some(positions);
+    }
+
+    /// Whether the message that is about to be received is a part, and more follows when it is answered.
+    /// Until all is there we ask for nothing, and do not say what we hold.
+    pub fn expect_more(&mut self, more_follows: bool) {
+        self.more_follows = more_follows;
     }
 
     /// Flags describe the sender, except on a reset, which never carries them (rule R6).
@@ -324,6 +352,7 @@ impl Standing {
     }
 
     fn forget(&mut self) {
+        self.part_under_way = false;
         self.level = false;
         self.owed.clear();
         self.theirs.clear();
@@ -452,7 +481,7 @@ impl Standing {
     }
 
     fn has_need_news(&self, history: &History) -> bool {
-        if self.level || self.their_unknown.is_empty() {
+        if self.level || self.more_follows || self.their_unknown.is_empty() {
             return false;
         }
         let need = history.missing(&self.their_unknown);

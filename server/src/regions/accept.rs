@@ -68,7 +68,7 @@ pub async fn endpoint(State(site): State<Arc<Site>>, mut request: Request) -> Re
     tasks.spawn(async move {
         let Ok(upgraded) = upgraded.await else { return };
         let bytes = Box::new(TokioIo::new(upgraded));
-        let socket = accepted(bytes, regions.frame_bytes_max()).await;
+        let socket = accepted(bytes).await;
         let handshake = Handshake::accept(regions.me(), regions.key(), random_bytes());
         let welcome = |agreed: &_| regions.welcome(agreed).map(drop);
         let proven = prove(socket, handshake, welcome).await;

@@ -247,7 +247,7 @@ async fn connect(regions: &Regions, url: &Uri) -> Result<Socket, DialError> {
     request
         .headers_mut()
         .insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
-    let config = Some(websocket_config(regions.frame_bytes_max()));
+    let config = Some(websocket_config());
     match client_async_with_config(request, Metered::new(bytes), config).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(answer)) => {

@@ -62,7 +62,6 @@ pub struct Setup {
     key: Key,
     tls: TlsConnector,
     dialled: BTreeMap<RegionName, Uri>,
-    frame_bytes_max: usize,
     limits: link::Limits,
 }
 
@@ -103,8 +102,6 @@ impl Setup {
                 changes: config.node_limits(1).chunks,
                 ..link::Limits::default()
             },
-            // A frame may hold the largest change that a client may hand in, and little besides.
-            frame_bytes_max: config.frame_bytes_max + (1 << 20),
         }))
     }
 }
@@ -196,10 +193,6 @@ impl Regions {
 
     fn tls(&self) -> &TlsConnector {
         &self.setup.tls
-    }
-
-    fn frame_bytes_max(&self) -> usize {
-        self.setup.frame_bytes_max
     }
 
     /// The link to a region; made when the region is not a configured one, but knows the key. `None`

@@ -37,6 +37,8 @@ const FRAMES_AT_ONCE: usize = 64;
 pub const EVENTS_MAX: usize = 64;
 /// How long to wait until the other side has read our last words.
 const LINGER: Duration = Duration::from_secs(1);
+/// The largest message on a socket: a piece, with room to spare.
+const MESSAGE_BYTES_MAX: usize = 2 * mesh::frame::PIECE_BYTES_MAX;
 /// Small buffers; a larger frame grows the buffer it needs.
 const READ_BUFFER_BYTES: usize = 16 << 10;
 const WRITE_BUFFER_BYTES: usize = 16 << 10;
@@ -117,19 +119,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     }
 }
 
-/// How a WebSocket between regions is set up. `frame_bytes_max` is what the link may send at most.
-pub fn websocket_config(frame_bytes_max: usize) -> WebSocketConfig {
+/// How a WebSocket between regions is set up.
+pub fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
         .max_write_buffer_size(usize::MAX)
-        .max_message_size(Some(frame_bytes_max))
-        .max_frame_size(Some(frame_bytes_max))
+        .max_message_size(Some(MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(MESSAGE_BYTES_MAX))
 }
 
 /// The server's side of a WebSocket whose HTTP answer has been given.
-pub async fn accepted(bytes: Box<dyn Bytes>, frame_bytes_max: usize) -> Socket {
-    let config = Some(websocket_config(frame_bytes_max));
+pub async fn accepted(bytes: Box<dyn Bytes>) -> Socket {
+    let config = Some(websocket_config());
     WebSocketStream::from_raw_socket(Metered::new(bytes), Role::Server, config).await
 }
 

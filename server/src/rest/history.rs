@@ -383,7 +383,7 @@ impl Rest {
             return Ok(Raw::Inside);
         }
         let raw_from = history.raw_from();
-        let read = match rows::changes(&*self.store, id, raw_from, first, last + 1) {
+        let read = match rows::changes(&*self.store, id, raw_from, first, last + 1, usize::MAX) {
             Ok(read) => read,
             // A compaction has just deleted them.
             Err(LoadError::Row(_)) => return Ok(Raw::Inside),

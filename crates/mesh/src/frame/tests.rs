@@ -65,6 +65,8 @@ fn one_of_each() -> Vec<Frame> {
         Frame::Interest { document: document(), open: true },
         Frame::Subscribe { add: vec![storage("x"), storage("y")], remove: vec![storage("z")] },
         Frame::Audit(audit::Message::RootSame { round: 4, as_expected: false }),
+        Frame::Piece { data: vec![1, 2], last: false },
+        Frame::Piece { data: vec![3], last: true },
         Frame::Ping { id: 5 },
         Frame::Pong { id: u64::MAX },
     ]
@@ -81,7 +83,10 @@ fn every_frame_reads_back() {
 #[test]
 fn a_frame_that_is_cut_off_is_none_and_neither_is_one_with_more_behind_it() {
     let open_ended = |frame: &Frame| {
-        matches!(frame, Frame::Entries(_) | Frame::Sync { .. } | Frame::Presence { .. })
+        matches!(
+            frame,
+            Frame::Entries(_) | Frame::Sync { .. } | Frame::Presence { .. } | Frame::Piece { .. }
+        )
     };
     for frame in one_of_each().iter().filter(|frame| !open_ended(frame)) {
         let bytes = frame.encode(&ends());

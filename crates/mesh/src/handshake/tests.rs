@@ -84,7 +84,7 @@ fn another_version_is_named_with_ours() {
     hello[0] = 9;
     let error = acceptor(&key()).handle(&hello).unwrap_err();
     assert_eq!(error, HandshakeError::Version { ours: VERSION, theirs: 9 });
-    assert!(error.to_string().contains("version 9") && error.to_string().contains("version 2"));
+    assert!(error.to_string().contains("version 9") && error.to_string().contains("version 3"));
     assert_eq!(
         dialler().handle(&[9]),
         Err(HandshakeError::Version { ours: VERSION, theirs: 9 }),

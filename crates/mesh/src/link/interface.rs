@@ -49,6 +49,11 @@ pub struct Limits {
     pub passing_bytes_max: usize,
     /// How many bytes may wait in a socket at all before the next frame.
     pub socket_bytes_max: usize,
+    /// Frames with more bytes go in pieces: at most [`PIECE_BYTES_MAX`](crate::frame::PIECE_BYTES_MAX).
+    pub piece_bytes: usize,
+    /// How many bytes a socket is handed before it has written some. What waits beyond that waits here,
+    /// where a ping overtakes it.
+    pub at_socket_bytes: usize,
     /// How often the peer is told what we hold of its logs.
     pub holds_every: Duration,
     /// How often it is told what we hold of the logs of others.
@@ -90,6 +95,8 @@ impl Default for Limits {
             bulk_room_bytes: 512 << 10,
             passing_bytes_max: 1 << 20,
             socket_bytes_max: 64 << 20,
+            piece_bytes: crate::frame::PIECE_BYTES_MAX,
+            at_socket_bytes: 256 << 10,
             holds_every: Duration::from_millis(100),
             others_every: Duration::from_secs(2),
             ping_every: Duration::from_secs(3),

@@ -10,7 +10,7 @@ use super::sending::Outbound;
 use super::{Effect, Link, Phase, SocketId, index};
 use crate::codec::CodecError;
 use crate::exchange::{Lane, ToShard};
-use crate::frame::{Ends, Frame};
+use crate::frame::{Ends, FRAME_BYTES_MAX, Frame};
 use crate::handshake::Agreed;
 use crate::origin::{LogId, Origin};
 
@@ -56,6 +56,9 @@ pub enum CloseReason {
     /// A frame that is none.
     #[error("a frame cannot be read")]
     Undecodable,
+    /// A frame in pieces that together are more than any frame may be.
+    #[error("a frame is larger than {} MiB", FRAME_BYTES_MAX >> 20)]
+    TooLarge,
     /// A frame that may not come at this point, or on this lane.
     #[error("a {frame} is out of place")]
     OutOfPlace {
@@ -131,6 +134,7 @@ impl CloseReason {
             Self::Replaced => "replaced",
             Self::Anew => "anew",
             Self::Undecodable => "undecodable",
+            Self::TooLarge => "too_large",
             Self::OutOfPlace { .. } => "out_of_place",
             Self::Batch(_) => "batch",
             Self::Gap { .. } => "gap",
@@ -157,7 +161,11 @@ pub(super) struct Line {
     ping_due: Duration,
     /// The oldest ping that was not answered.
     ping: Option<(u64, Duration)>,
-    /// Bytes that were sent and have not left our hands.
+    /// Frames, and pieces of larger ones, that are not with the socket yet.
+    waiting: VecDeque<Vec<u8>>,
+    /// How many bytes are with it and not written.
+    at_socket: usize,
+    /// How many bytes were sent and have not left our hands: those of both.
     pub(super) queued: usize,
     /// Bytes that were ever sent.
     sent: u64,
@@ -238,6 +246,8 @@ impl Link {
             heard: now,
             ping_due: now + self.config.limits.ping_every,
             ping: None,
+            waiting: VecDeque::new(),
+            at_socket: 0,
             queued: 0,
             sent: 0,
             syncs: VecDeque::new(),
@@ -316,19 +326,54 @@ impl Link {
     }
 
     /// Sends a frame, if the lane has a socket.
+    ///
+    /// A larger frame goes in pieces, which the socket is handed only as it writes them. What keeps the
+    /// lane going need not wait for them, and no other frame minds being overtaken by it.
     pub(super) fn send(&mut self, lane: Lane, frame: &Frame) {
         let Some(ends) = self.ends(lane, true) else { return };
         let bytes = frame.encode(&ends);
-        let max = self.config.limits.socket_bytes_max;
-        let Some(line) = self.line(lane) else { return };
+        let limits = &self.config.limits;
+        let (max, piece) = (limits.socket_bytes_max, limits.piece_bytes);
+        let Some(line) = self.lines[index(lane)].as_mut() else { return };
         if line.queued > max {
             return self.fail(lane, CloseReason::Backlog);
         }
-        line.queued += bytes.len();
-        line.sent += bytes.len() as u64;
-        let socket = line.socket;
-        self.account.bytes(lane).sent += bytes.len() as u64;
-        self.effects.push_back(Effect::Send { socket, frame: bytes });
+        let urgent = matches!(
+            frame,
+            Frame::Ping { .. } | Frame::Pong { .. } | Frame::Credit { .. } | Frame::Resend { .. }
+        );
+        if bytes.len() <= piece {
+            line.queued += bytes.len();
+            line.sent += bytes.len() as u64;
+            match urgent {
+                true => line.waiting.push_front(bytes),
+                false => line.waiting.push_back(bytes),
+            }
+        } else {
+            let pieces = bytes.chunks(piece).len();
+            for (at, data) in (1..).zip(bytes.chunks(piece)) {
+                let piece = Frame::Piece { data: data.to_vec(), last: at == pieces };
+                let bytes = piece.encode(&ends);
+                line.queued += bytes.len();
+                line.sent += bytes.len() as u64;
+                line.waiting.push_back(bytes);
+            }
+        }
+        self.hand_over(lane, urgent);
+    }
+
+    /// Hands the socket what waits, as much as it is to hold, and one urgent frame more.
+    fn hand_over(&mut self, lane: Lane, mut urgent: bool) {
+        let max = self.config.limits.at_socket_bytes;
+        let Some(line) = self.lines[index(lane)].as_mut() else { return };
+        while (line.at_socket < max || urgent)
+            && let Some(frame) = line.waiting.pop_front()
+        {
+            urgent = false;
+            line.at_socket += frame.len();
+            self.account.bytes(lane).sent += frame.len() as u64;
+            self.effects.push_back(Effect::Send { socket: line.socket, frame });
+        }
     }
 
     /// Sends a part of a repair. The shard is told when it has left our hands, and gives no more until
@@ -346,12 +391,14 @@ impl Link {
     pub(super) fn written(&mut self, lane: Lane, bytes: usize) {
         let Some(line) = self.line(lane) else { return };
         line.queued = line.queued.saturating_sub(bytes);
+        line.at_socket = line.at_socket.saturating_sub(bytes);
         let left = line.sent - line.queued as u64;
         let gone = line.syncs.iter().take_while(|sync| sync.end <= left).count();
         let gone: Vec<Sync> = line.syncs.drain(..gone).collect();
         for sync in gone {
             self.tell_document(&sync.document, ToShard::Written { bytes: sync.bytes });
         }
+        self.hand_over(lane, false);
     }
 
     /// Whether the live socket has room for what nobody misses for long.

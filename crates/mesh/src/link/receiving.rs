@@ -21,6 +21,8 @@ const GRANT_AFTER: Duration = Duration::from_secs(1);
 
 /// The receiving side of one socket.
 pub(super) struct Inbound {
+    /// What has come of a frame that comes in pieces: at most [`FRAME_BYTES_MAX`].
+    pieces: Vec<u8>,
     decoder: Decoder,
     /// Since when a batch could not be read; all that was on its way after it is left out.
     waits: Option<Duration>,
@@ -40,6 +42,7 @@ pub(super) struct Inbound {
 impl Inbound {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
+            pieces: Vec::new(),
             decoder: Decoder::new(limits),
             waits: None,
             resends: 0,
@@ -69,6 +72,7 @@ impl Link {
         self.heard(now, lane, bytes.len());
         let Some(ends) = self.ends(lane, false) else { return };
         let taken = match Frame::decode(bytes, &ends) {
+            Ok(Frame::Piece { data, last }) => self.piece(now, lane, data, last),
             Ok(frame) => self.take(now, lane, frame),
             Err(_) => Err(CloseReason::Undecodable),
         };
@@ -77,8 +81,33 @@ impl Link {
         }
     }
 
+    /// Keeps a piece of a frame, and takes the frame in with the last one.
+    fn piece(
+        &mut self,
+        now: Duration,
+        lane: Lane,
+        data: Vec<u8>,
+        last: bool,
+    ) -> Result<(), CloseReason> {
+        let Some(line) = self.line(lane) else { return Ok(()) };
+        if line.inn.pieces.len() + data.len() > FRAME_BYTES_MAX {
+            return Err(CloseReason::TooLarge);
+        }
+        line.inn.pieces.extend(data);
+        if !last {
+            return Ok(());
+        }
+        let bytes = std::mem::take(&mut line.inn.pieces);
+        let Some(ends) = self.ends(lane, false) else { return Ok(()) };
+        let frame = Frame::decode(&bytes, &ends).map_err(|_| CloseReason::Undecodable)?;
+        self.take(now, lane, frame)
+    }
+
     fn take(&mut self, now: Duration, lane: Lane, frame: Frame) -> Result<(), CloseReason> {
         match frame {
+            Frame::Piece { .. } => {
+                return Err(CloseReason::OutOfPlace { frame: "piece in a piece" });
+            }
             Frame::Ping { id } => self.send(lane, &Frame::Pong { id }),
             Frame::Pong { id } => self.pong(now, lane, id),
             // The live socket broke, and the peer has not noticed yet when the bulk one is back: what

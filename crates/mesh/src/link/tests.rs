@@ -4,4 +4,5 @@ mod chaos;
 mod flow;
 mod forgotten;
 mod hostile;
+mod pieces;
 mod rig;

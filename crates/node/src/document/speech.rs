@@ -7,16 +7,15 @@ use std::collections::BTreeMap;
 use archive::{ExpandLimits, Job};
 use history::chunk::{Change, read_change};
 use history::graph::Position;
-use model::ChangeHash;
 use sync::{Answer, Changes, Urgency};
 use wire::Tail;
 
 use super::Document;
-use crate::abroad::SYNC;
+use crate::abroad::{PART, SYNC};
 use crate::context::Context;
 use crate::planted::{Bug, planted};
 use crate::rows::{self, LoadError, RowError};
-use crate::{ArchiveResult, CloseReason, Now, SessionId};
+use crate::{ArchiveResult, CloseReason, Limits, Now, SessionId};
 
 impl Document {
     /// Tells every peer what is new.
@@ -63,7 +62,10 @@ impl Document {
         {
             match peer.standing.urgency(&self.history) {
                 Urgency::Nothing => break,
-                Urgency::Acknowledge if peer.quiet_until > now.running => {
+                // A repair does not wait: its next part is due then.
+                Urgency::Acknowledge
+                    if peer.quiet_until > now.running && peer.leaves_at.is_none() =>
+                {
                     self.acknowledge_at.insert((peer.quiet_until, session));
                     break;
                 }
@@ -104,81 +106,86 @@ impl Document {
     }
 
     pub(crate) fn send(&mut self, ctx: &mut Context, session: SessionId, answer: Answer) {
+        match self.try_send(ctx, session, answer.clone()) {
+            Err(LoadError::Row(RowError::Missing(_))) if self.history.base() > 0 => {
+                self.expand_for(ctx, session, answer);
+            }
+            Err(error) => self.unreadable(ctx, error),
+            Ok(()) => {}
+        }
+    }
+
+    fn try_send(
+        &mut self,
+        ctx: &mut Context,
+        session: SessionId,
+        mut answer: Answer,
+    ) -> Result<(), LoadError> {
         if ctx.is_region(session) {
-            return match self.payload(ctx, &answer) {
-                Ok(payload) => self.send_abroad(ctx, session, SYNC, &payload),
-                Err(LoadError::Row(RowError::Missing(_))) if self.history.base() > 0 => {
-                    self.expand_for(ctx, session, answer);
-                }
-                Err(error) => self.unreadable(ctx, error),
-            };
+            let contents = self.contents(ctx, &answer, Room::of_region(&ctx.limits))?;
+            let mut kind = SYNC;
+            if let Some(from) = contents.kept_back
+                && !planted(Bug::ForgetsTheRest)
+                && let Some(peer) = self.peers.get_mut(&session)
+            {
+                kind = PART;
+                peer.standing.keep_back(&mut answer, from);
+            }
+            self.send_abroad(ctx, session, kind, &contents.encode(&answer));
+            return Ok(());
         }
         let Some(target) = ctx.sessions.get(&session).map(|known| known.peer.clone()) else {
-            return;
+            return Ok(());
         };
-        let cached = self.last_made.take_if(|(made, _)| *made == answer);
-        let tail = match cached.map_or_else(|| self.encode(ctx, &answer), |(_, tail)| Ok(tail)) {
-            Ok(tail) => tail,
-            Err(LoadError::Row(RowError::Missing(_))) if self.history.base() > 0 => {
-                return self.expand_for(ctx, session, answer);
+        let tail = match self.last_made.take_if(|(made, _)| *made == answer) {
+            Some((_, tail)) => tail,
+            None => {
+                let contents = self.contents(ctx, &answer, Room::ENDLESS)?;
+                Tail::sync(&self.id, &contents.encode(&answer))
             }
-            Err(error) => return self.unreadable(ctx, error),
         };
         ctx.counters.changes_out += answer.changes.count() as u64;
         let frame = tail.frame(&ctx.me.peer, &target);
         self.last_made = Some((answer, tail));
         ctx.send(session, frame);
+        Ok(())
     }
 
-    /// Puts the changes into the message: one by one where that is what the peer lacks, else the
+    /// What goes into the message: changes one by one where that is what the peer lacks, else the
     /// snapshot and all that follows it (rule R11), straight from the store.
-    fn encode(&self, ctx: &mut Context, answer: &Answer) -> Result<Tail, LoadError> {
-        Ok(Tail::sync(&self.id, &self.payload(ctx, answer)?))
-    }
-
-    fn payload(&self, ctx: &mut Context, answer: &Answer) -> Result<Vec<u8>, LoadError> {
-        let Some(first) = answer.changes.first() else {
-            return Ok(answer.reply.encode([].into_iter()));
-        };
+    fn contents(
+        &self,
+        ctx: &mut Context,
+        answer: &Answer,
+        room: Room,
+    ) -> Result<Contents, LoadError> {
+        let Some(first) = answer.changes.first() else { return Ok(Contents::default()) };
+        let positions = answer.changes.positions();
         let everything = answer.changes == Changes::Range(0..self.history.durable());
         let trimmed = first < self.history.raw_from();
-        let changes = if everything || trimmed {
-            None
-        } else {
-            match self.changes(ctx, &answer.changes.positions()) {
+        if !everything && !trimmed {
+            match self.changes(ctx, &positions, room.changes) {
                 // A compaction that is under way has just deleted them.
-                Err(LoadError::Row(RowError::Missing(_))) => None,
-                read => Some(read?),
+                Err(LoadError::Row(RowError::Missing(_))) => {}
+                read => return read,
             }
-        };
-        let changes = match changes {
-            None if trimmed && !everything && planted(Bug::OmitsTrimmed) => {
-                let kept = answer.changes.positions().into_iter();
-                let kept = kept.filter(|position| *position >= self.history.raw_from());
-                Some(self.changes(ctx, &kept.collect::<Vec<_>>())?)
-            }
-            changes => changes,
-        };
-        if let Some(changes) = changes {
-            let chunks: Vec<&[u8]> = changes.iter().map(Change::bytes).collect();
-            return Ok(answer.reply.encode(chunks.into_iter()));
+        }
+        if trimmed && !everything && planted(Bug::OmitsTrimmed) {
+            let kept = positions.partition_point(|position| *position < self.history.raw_from());
+            return self.changes(ctx, &positions[kept..], room.changes);
         }
         let (base, durable) = (self.history.base(), self.history.durable());
-        if base > 0 && answer.version_2 {
-            let snapshot = self.snapshot(ctx)?.unwrap_or_default();
-            let tail = self.changes(ctx, &(base..durable).collect::<Vec<_>>())?;
-            let parts: Vec<&[u8]> = std::iter::once(snapshot.as_slice())
-                .chain(tail.iter().map(Change::bytes))
-                .collect();
+        if base > 0
+            && answer.version_2
+            && let Some(snapshot) = self.snapshot(ctx)?
+            && snapshot.len() <= room.snapshot
+        {
+            let tail: Vec<Position> = (base..durable).collect();
+            let contents = self.changes(ctx, &tail, room.changes)?;
             ctx.counters.snapshots_out += 1;
-            return Ok(answer.reply.encode_joined(parts.into_iter()));
+            return Ok(Contents { snapshot: Some(snapshot), ..contents });
         }
-        if trimmed {
-            return Err(RowError::Missing("change kept by itself").into());
-        }
-        let changes = self.changes(ctx, &answer.changes.positions())?;
-        let chunks: Vec<&[u8]> = changes.iter().map(Change::bytes).collect();
-        Ok(answer.reply.encode(chunks.into_iter()))
+        self.changes(ctx, &positions, room.changes)
     }
 
     /// A peer that reads only single changes lacks some that are not kept as such any more: the
@@ -201,59 +208,121 @@ impl Document {
 
     pub(super) fn expanded(&mut self, ctx: &mut Context, result: ArchiveResult, now: Now) {
         self.expanding = None;
+        if let Ok(archive::Answer::Expanded(expanded)) = result {
+            let changes = expanded.changes.iter().filter_map(|bytes| read_change(bytes).ok());
+            self.taken_apart = changes.map(|change| (change.hash(), change)).collect();
+        }
         let held: Vec<(SessionId, Answer)> = self
             .peers
             .iter_mut()
             .filter_map(|(session, peer)| Some((*session, peer.held.take()?)))
             .collect();
-        let expanded: BTreeMap<ChangeHash, Change> = match result {
-            Ok(archive::Answer::Expanded(expanded)) => (expanded.changes.iter())
-                .filter_map(|bytes| read_change(bytes).ok())
-                .map(|change| (change.hash(), change))
-                .collect(),
-            _ => BTreeMap::new(),
-        };
         for (session, answer) in held {
-            let positions = answer.changes.positions();
-            let changes: Option<Vec<&Change>> = positions
-                .iter()
-                .map(|at| {
-                    let resident = self.history.resident(*at);
-                    resident.or_else(|| expanded.get(&self.history.graph().hash(*at)))
-                })
-                .collect();
-            let target = ctx.sessions.get(&session).map(|known| known.peer.clone());
-            match (changes, target) {
-                (Some(changes), Some(target)) => {
-                    ctx.counters.changes_out += changes.len() as u64;
-                    let chunks: Vec<&[u8]> = changes.iter().map(|change| change.bytes()).collect();
-                    let payload = answer.reply.encode(chunks.into_iter());
-                    if ctx.is_region(session) {
-                        self.send_abroad(ctx, session, SYNC, &payload);
-                    } else {
-                        let tail = Tail::sync(&self.id, &payload);
-                        let frame = tail.frame(&ctx.me.peer, &target);
-                        ctx.send(session, frame);
-                    }
-                }
-                _ => ctx.close(session, CloseReason::Unreadable { document: self.id.clone() }),
+            if self.try_send(ctx, session, answer).is_err() {
+                ctx.close(session, CloseReason::Unreadable { document: self.id.clone() });
             }
             self.speak(ctx, session, now);
         }
+        self.forget_taken_apart();
     }
 
-    /// The changes at these ascending positions, from memory or from the log in the store.
-    fn changes(&self, ctx: &Context, positions: &[Position]) -> Result<Vec<Change>, LoadError> {
-        let resident = self.history.resident_from();
-        let stored = positions.partition_point(|position| *position < resident);
-        let (stored, here) = positions.split_at(stored);
-        let mut changes = Vec::with_capacity(positions.len());
-        if let (Some(first), Some(last)) = (stored.first(), stored.last()) {
-            let kept_from = self.history.raw_from();
-            let read = rows::changes(&*ctx.store, &self.id, kept_from, *first, last + 1)?;
-            changes.extend(stored.iter().map(|at| read[(at - first) as usize].clone()));
+    /// What was taken out of the snapshot is kept for repairs that it is sent to part by part.
+    pub(super) fn forget_taken_apart(&mut self) {
+        if self.peers.values().all(|peer| peer.leaves_at.is_none()) {
+            self.taken_apart = BTreeMap::new();
         }
-        changes.extend(here.iter().filter_map(|at| self.history.resident(*at)).cloned());
-        Ok(changes)
+    }
+
+    /// The changes at these ascending positions, as many as there is room for: out of the snapshot, if
+    /// it has been taken apart, from the log in the store, and from memory.
+    fn changes(
+        &self,
+        ctx: &Context,
+        positions: &[Position],
+        bytes_max: usize,
+    ) -> Result<Contents, LoadError> {
+        let trimmed = positions.partition_point(|at| *at < self.history.raw_from());
+        let (trimmed, kept) = positions.split_at(trimmed);
+        let stored = kept.partition_point(|at| *at < self.history.resident_from());
+        let (stored, here) = kept.split_at(stored);
+        let mut gathered = Gathered { changes: Vec::new(), left: bytes_max };
+        for at in trimmed {
+            let change = self.taken_apart.get(&self.history.graph().hash(*at));
+            gathered.take(change.ok_or(RowError::Missing("change kept by itself"))?);
+        }
+        if gathered.left > 0
+            && let (Some(first), Some(last)) = (stored.first(), stored.last())
+        {
+            let (kept_from, to) = (self.history.raw_from(), last + 1);
+            let read = rows::changes(&*ctx.store, &self.id, kept_from, *first, to, gathered.left)?;
+            let there = stored.iter().map_while(|at| read.get((at - first) as usize));
+            there.for_each(|change| gathered.take(change));
+            if read.len() < (to - first) as usize {
+                gathered.left = 0;
+            }
+        }
+        for change in here.iter().filter_map(|at| self.history.resident(*at)) {
+            gathered.take(change);
+        }
+        let kept_back = positions.get(gathered.changes.len()).copied();
+        Ok(Contents { snapshot: None, changes: gathered.changes, kept_back })
+    }
+}
+
+/// How much may go into one message.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Of snapshot, in bytes: a larger one is taken apart.
+    snapshot: usize,
+    /// Of changes, in bytes. One change may be larger.
+    changes: usize,
+}
+
+impl Room {
+    /// Clients get everything in one message.
+    const ENDLESS: Self = Self { snapshot: usize::MAX, changes: usize::MAX };
+
+    /// What another region lacks may be more than a link carries in one piece, and than either side
+    /// wants to hold at once.
+    fn of_region(limits: &Limits) -> Self {
+        Self { snapshot: limits.repair_snapshot_bytes, changes: limits.repair_part_bytes }
+    }
+}
+
+/// The changes of a message.
+#[derive(Default)]
+struct Contents {
+    snapshot: Option<Vec<u8>>,
+    changes: Vec<Change>,
+    /// There was no room for what comes from this position on.
+    kept_back: Option<Position>,
+}
+
+impl Contents {
+    fn encode(&self, answer: &Answer) -> Vec<u8> {
+        let changes = self.changes.iter().map(Change::bytes);
+        match &self.snapshot {
+            None => answer.reply.encode(changes),
+            Some(snapshot) => {
+                let parts: Vec<&[u8]> =
+                    std::iter::once(snapshot.as_slice()).chain(changes).collect();
+                answer.reply.encode_joined(parts.into_iter())
+            }
+        }
+    }
+}
+
+/// Changes, until there is no room left.
+struct Gathered {
+    changes: Vec<Change>,
+    left: usize,
+}
+
+impl Gathered {
+    fn take(&mut self, change: &Change) {
+        if self.left > 0 {
+            self.left = self.left.saturating_sub(change.bytes().len());
+            self.changes.push(change.clone());
+        }
     }
 }

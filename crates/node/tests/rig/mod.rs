@@ -1,6 +1,8 @@
 //! A shard with everything around it done by hand: a memory store that commits at once, an archive
 //! that works in place, and clients that are the crate itself.
 
+pub mod world;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;

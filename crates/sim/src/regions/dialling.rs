@@ -120,6 +120,7 @@ impl World {
                 proving: Some(Box::new(proving)),
                 outbox: VecDeque::new(),
                 in_flight: 0,
+                in_pieces: None,
                 since: now,
             };
             mesh.lanes.insert(id, new);

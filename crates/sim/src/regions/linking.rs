@@ -98,10 +98,10 @@ impl World {
                     return self.broken(Law::MemoryIsBounded, what);
                 }
                 lane.in_flight += frame.len();
-                if frame.first() == Some(&VECTOR)
+                if let Some((VECTOR, bytes)) = lane.note(&frame)
                     && let Some(regions) = &mut self.regions
                 {
-                    regions.vectors.insert((node, number), frame.len());
+                    regions.vectors.insert((node, number), bytes);
                 }
                 self.lane_sends(node, id, frame);
             }
