@@ -38,7 +38,7 @@ use tokio_tungstenite::tungstenite::{
 };
 use tributary_tests::{PATIENCE, run};
 
-const PROTOCOL: &str = "tributary-mesh.2";
+const PROTOCOL: &str = "tributary-mesh.3";
 const SUB_PROTOCOL: &str = "sec-websocket-protocol";
 /// What clients may have to wait for one round trip through two regions, on a busy machine.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(5);

@@ -387,7 +387,7 @@ fn another_version_of_the_protocol_is_refused_by_name() {
     let region = Region::start("eu", KEY, &[], "");
     let answer = upgrade(&region, "tributary-mesh.99");
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-    assert!(answer.contains("tributary-mesh.2") && answer.contains("tributary-mesh.99"));
+    assert!(answer.contains("tributary-mesh.3") && answer.contains("tributary-mesh.99"));
     region.says(&["refused", "tributary-mesh.99"]);
 }
 
@@ -405,7 +405,7 @@ fn only_few_connections_may_be_without_a_proof_and_none_for_long() {
     let region = Region::start("eu", KEY, &[], "");
     let ask = |stream: &mut TcpStream| {
         stream.set_read_timeout(Some(tributary_tests::PATIENCE)).unwrap();
-        stream.write_all(request(&region, "tributary-mesh.2").as_bytes()).unwrap();
+        stream.write_all(request(&region, "tributary-mesh.3").as_bytes()).unwrap();
         let mut head = [0; 12];
         stream.read_exact(&mut head).unwrap();
         String::from_utf8_lossy(&head).into_owned()
@@ -431,7 +431,7 @@ fn only_few_connections_may_be_without_a_proof_and_none_for_long() {
 fn whoever_says_much_before_the_proof_is_cut_off() {
     let region = Region::start("eu", KEY, &[], "");
     let mut stream = TcpStream::connect(region.address()).unwrap();
-    stream.write_all(request(&region, "tributary-mesh.2").as_bytes()).unwrap();
+    stream.write_all(request(&region, "tributary-mesh.3").as_bytes()).unwrap();
     // The head of a frame of 32 MiB, and then more of it than anybody needs for a proof.
     stream.write_all(&[0x82, 0xff, 0, 0, 0, 0, 2, 0, 0, 0, 1, 2, 3, 4]).unwrap();
     let mut sent = 0;

@@ -58,8 +58,9 @@ impl Context {
         }
     }
 
-    /// Puts a frame on its way, which uses up some of the session's room.
+    /// Puts a frame on its way to a client, which uses up some of the session's room.
     pub(crate) fn send(&mut self, session: SessionId, frame: Vec<u8>) {
+        debug_assert!(!self.is_region(session), "a region is told with `send_sync`");
         if let Some(known) = self.sessions.get_mut(&session) {
             known.in_flight += frame.len();
             self.counters.frames_out += 1;
@@ -155,7 +156,9 @@ impl Context {
         room
     }
 
+    /// Ends a client's session. What stands for a region has no end.
     pub(crate) fn close(&mut self, session: SessionId, reason: CloseReason) {
+        debug_assert!(!self.is_region(session), "{reason}");
         if let Some(known) = self.sessions.get_mut(&session)
             && !std::mem::replace(&mut known.closing, true)
         {

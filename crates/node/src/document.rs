@@ -50,8 +50,8 @@ pub(crate) struct Document {
     alarm: Option<Duration>,
     /// The message that was made last: most peers get the same.
     last_made: Option<(Answer, Tail)>,
-    /// Taking the snapshot apart for peers that cannot read one.
-    expanding: Option<JobId>,
+    /// Taking the snapshot apart, which covers so many changes, for peers that cannot be sent it.
+    expanding: Option<(JobId, Position)>,
     /// What came of that, as long as a repair may go on with it: by hash, because where they are in the
     /// log may change.
     taken_apart: BTreeMap<ChangeHash, Change>,
@@ -311,7 +311,9 @@ impl Document {
                 blocked.answer = Some(result);
                 self.go_on(ctx, session, now);
             }
-            None if self.expanding == Some(job) => self.expanded(ctx, result, now),
+            None if self.expanding.is_some_and(|(of, _)| of == job) => {
+                self.expanded(ctx, result, now)
+            }
             None => self.upkeep_done(ctx, job, result, took, now),
         }
         self.tick(ctx, now);
@@ -348,7 +350,11 @@ impl Document {
     pub(crate) fn unreadable(&self, ctx: &mut Context, error: LoadError) {
         let document = self.id.clone();
         for session in self.peers.keys() {
-            ctx.close(*session, CloseReason::Unreadable { document: document.clone() });
+            self.close_or_report(
+                ctx,
+                *session,
+                CloseReason::Unreadable { document: document.clone() },
+            );
         }
         ctx.report(Report::Unreadable { document, error });
     }

@@ -5,8 +5,9 @@ mod rig;
 
 use std::time::Duration;
 
-use rig::Client;
+use mesh::ToShard;
 use rig::world::World;
+use rig::{Client, document};
 use tributary_node::Limits;
 
 #[test]
@@ -138,7 +139,7 @@ fn a_snapshot_that_fits_goes_first_and_what_follows_it_in_parts() {
     let limits = Limits { repair_snapshot_bytes: 1 << 20, ..in_parts() };
     let mut world = World::with(&["eu", "us"], &limits);
     let mut ann = writes_much(&mut world, 0, "ann", 30);
-    world.rigs[0].trim(rig::document());
+    world.rigs[0].trim(document());
     world.rigs[0].pass(Duration::from_secs(10));
     for round in 0..30 {
         ann.put("more", &format!("{round:>100}"));
@@ -178,4 +179,23 @@ fn two_regions_that_both_lack_much_repair_each_other_in_parts_while_people_write
     ann.sync(&mut world.rigs[0]);
     bob.sync(&mut world.rigs[1]);
     assert_eq!(bob.heads(), ann.heads());
+}
+
+#[test]
+fn a_region_under_repair_is_not_told_what_stores_hold_as_a_client_is() {
+    let mut world = World::with(&["eu", "us"], &in_parts());
+    world.connect_without_logs(0, 1);
+    let mut ann = Client::join_with_storage(&mut world.rigs[0], "ann", "store of ann");
+    let bob = Client::join(&mut world.rigs[1], "bob");
+    world.rigs[1].subscribe(&bob, &["store of ann"]);
+    world.settle();
+    for round in 0..10 {
+        world.rigs[0].hear("us", ToShard::Repair { document: document() });
+        // While that is under way, the other region has the document open as clients have.
+        ann.put("round", &format!("{round}"));
+        ann.sync(&mut world.rigs[0]);
+        world.settle();
+    }
+    world.audit(0, 1);
+    world.assert_same();
 }

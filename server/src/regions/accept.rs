@@ -132,10 +132,10 @@ mod tests {
             HeaderMap::from_iter([(header::SEC_WEBSOCKET_PROTOCOL, value)])
         };
         assert_eq!(PROTOCOL, format!("tributary-mesh.{}", mesh::handshake::VERSION));
-        assert_eq!(speaks_our_version(&headers("tributary-mesh.2")), Ok(()));
-        assert_eq!(speaks_our_version(&headers("tributary-mesh.3, tributary-mesh.2")), Ok(()));
-        let answer = speaks_our_version(&headers("tributary-mesh.3")).unwrap_err();
-        assert!(answer.contains("tributary-mesh.2") && answer.contains("tributary-mesh.3"));
+        assert_eq!(speaks_our_version(&headers("tributary-mesh.3")), Ok(()));
+        assert_eq!(speaks_our_version(&headers("tributary-mesh.4, tributary-mesh.3")), Ok(()));
+        let answer = speaks_our_version(&headers("tributary-mesh.4")).unwrap_err();
+        assert!(answer.contains("tributary-mesh.3") && answer.contains("tributary-mesh.4"));
         assert!(speaks_our_version(&HeaderMap::new()).is_err());
     }
 }

@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 /// The WebSocket sub-protocol. The number is [`mesh::handshake::VERSION`], and changes when frames do.
-pub const PROTOCOL: &str = "tributary-mesh.2";
+pub const PROTOCOL: &str = "tributary-mesh.3";
 
 /// How long both sides may take to prove that they know the key.
 pub const PROVE_WITHIN: Duration = Duration::from_secs(5);

@@ -57,14 +57,14 @@ test("another version of the mesh's protocol is refused with both versions' name
   assert.equal(response.statusCode, 400)
   let answer = ""
   for await (const part of response) answer += part
-  assert.ok(answer.includes("tributary-mesh.2") && answer.includes("tributary-mesh.99"), answer)
+  assert.ok(answer.includes("tributary-mesh.3") && answer.includes("tributary-mesh.99"), answer)
   await says(world.servers.eu, "tributary-mesh.99")
   await clientsNoticeNothing()
 })
 
 test("a peer that says nonsense instead of proving the key is cut off", async () => {
   for (const nonsense of [Uint8Array.of(1), new Uint8Array(200), new Uint8Array(100_000)]) {
-    const socket = new WebSocket(world.servers.eu.url + "/mesh", ["tributary-mesh.2"])
+    const socket = new WebSocket(world.servers.eu.url + "/mesh", ["tributary-mesh.3"])
     socket.on("error", () => {})
     const closed = new Promise(resolve => socket.on("close", resolve))
     await new Promise(resolve => socket.on("open", resolve))

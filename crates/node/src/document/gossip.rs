@@ -117,6 +117,11 @@ impl Document {
 
     pub(super) fn pass_on_heads(&mut self, ctx: &mut Context, session: SessionId, now: Now) {
         let Some(peer) = self.peers.get_mut(&session) else { return };
+        if ctx.is_region(session) {
+            // It is told beside repairs, once for all its clients.
+            peer.gossip_due.clear();
+            return;
+        }
         if peer.gossip_due.is_empty() || !ctx.has_room(session, &self.id) {
             return;
         }

@@ -196,7 +196,7 @@ impl Document {
                 Ok(snapshot) => {
                     let chunks = snapshot.unwrap_or_default();
                     let task = Job::Expand { chunks, limits: ExpandLimits::default() };
-                    self.expanding = Some(ctx.archive(&self.id, task));
+                    self.expanding = Some((ctx.archive(&self.id, task), self.history.base()));
                 }
                 Err(error) => return self.unreadable(ctx, error),
             }
@@ -207,7 +207,7 @@ impl Document {
     }
 
     pub(super) fn expanded(&mut self, ctx: &mut Context, result: ArchiveResult, now: Now) {
-        self.expanding = None;
+        let Some((_, base)) = self.expanding.take() else { return };
         if let Ok(archive::Answer::Expanded(expanded)) = result {
             let changes = expanded.changes.iter().filter_map(|bytes| read_change(bytes).ok());
             self.taken_apart = changes.map(|change| (change.hash(), change)).collect();
@@ -218,8 +218,12 @@ impl Document {
             .filter_map(|(session, peer)| Some((*session, peer.held.take()?)))
             .collect();
         for (session, answer) in held {
-            if self.try_send(ctx, session, answer).is_err() {
-                ctx.close(session, CloseReason::Unreadable { document: self.id.clone() });
+            if self.history.base() > base {
+                // There is a new snapshot meanwhile, which may have taken in more of what is lacking.
+                self.send(ctx, session, answer);
+            } else if self.try_send(ctx, session, answer).is_err() {
+                let why = CloseReason::Unreadable { document: self.id.clone() };
+                self.close_or_report(ctx, session, why);
             }
             self.speak(ctx, session, now);
         }

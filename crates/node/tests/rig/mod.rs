@@ -23,6 +23,11 @@ pub fn document() -> DocumentId {
     DocumentId::from_bytes(&[5; 16]).unwrap()
 }
 
+/// A snapshot as soon as there is a little, and nothing kept besides.
+pub fn small() -> Limits {
+    Limits { compact_tail_bytes: 500, retain_bytes: 0, ..Limits::default() }
+}
+
 pub fn region(name: &str) -> RegionName {
     RegionName::new(name).unwrap()
 }
