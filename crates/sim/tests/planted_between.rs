@@ -137,7 +137,7 @@ fn every_bug_put_into_shards_is_caught() {
         (Bug::NumbersAgain, Mishap::None, &[Law::EachChangeCrossesOnce]),
         (Bug::TrimsEarly, Mishap::Cuts, &[Law::LogsAreKept]),
         (Bug::ForgetsDead, Mishap::ForksAndWipes, &[Law::HealedConverges]),
-        (Bug::ForgetsTheRest, Mishap::Wipes, &[Law::HealedConverges]),
+        (Bug::ForgetsTheRest, Mishap::ShortLogs, &[Law::HealedConverges]),
         (Bug::ForgetsEarly, Mishap::Crashes, &[Law::LogsAreKept]),
         (Bug::NeverForgets, Mishap::Restarts, &[Law::HealedConverges, Law::VectorsStaySmall]),
     ];

@@ -125,11 +125,12 @@ impl Document {
             let contents = self.contents(ctx, &answer, Room::of_region(&ctx.limits))?;
             let mut kind = SYNC;
             if let Some(from) = contents.kept_back
-                && !planted(Bug::ForgetsTheRest)
                 && let Some(peer) = self.peers.get_mut(&session)
             {
                 kind = PART;
-                peer.standing.keep_back(&mut answer, from);
+                if !planted(Bug::ForgetsTheRest) {
+                    peer.standing.keep_back(&mut answer, from);
+                }
             }
             self.send_abroad(ctx, session, kind, &contents.encode(&answer));
             return Ok(());
