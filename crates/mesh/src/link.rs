@@ -474,9 +474,10 @@ impl Link {
     ///
     /// The live lane is often up before the bulk lane is. What waits for that is not a difference: the
     /// audit would bring all of it a second time, and at many times the cost. But it is not waited for
-    /// for ever.
+    /// for ever. Nor is what a large repair is just bringing.
     fn is_catching_up(&self, now: Duration) -> bool {
-        self.lines.iter().flatten().any(|line| !line.inn.fetches.is_empty())
+        let brings = |line: &Line| !line.inn.fetches.is_empty() || line.repairs_much();
+        self.lines.iter().flatten().any(brings)
             || match &self.lines[index(Lane::Bulk)] {
                 Some(bulk) => bulk.out.is_busy(),
                 None => {

@@ -272,7 +272,9 @@ impl Document {
         match kind {
             SYNC | GREETING | PART => {
                 let late = kind == SYNC && !self.peers.contains_key(&session);
-                let new = kind == GREETING;
+                // What it sent before and the archive looks at is not lost by it.
+                let waits = self.peers.get(&session).is_some_and(|peer| peer.is_waiting());
+                let new = kind == GREETING && !waits;
                 if new {
                     self.peers.remove(&session);
                 }
@@ -355,18 +357,19 @@ impl Document {
         if dead.is_empty() || planted(Bug::ForgetsDead) {
             return;
         }
-        let mut data = vec![DEAD];
-        put(&mut data, dead.len() as u64);
-        for it in &dead {
-            data.extend_from_slice(it.hash.as_bytes());
-            let reason = if it.death == Death::Misfit { it.reason.as_str() } else { "" };
-            put(&mut data, reason.len() as u64);
-            data.extend_from_slice(reason.as_bytes());
-            let bytes = it.change.as_ref().map_or(&[][..], Change::bytes);
-            put(&mut data, bytes.len() as u64);
-            data.extend_from_slice(bytes);
+        let size = |it: &rows::Dead| it.change.as_ref().map_or(0, |change| change.bytes().len());
+        let mut rest = dead.as_slice();
+        while !rest.is_empty() {
+            let mut left = ctx.limits.repair_part_bytes;
+            let fit = rest.iter().take_while(|it| {
+                let fits = left > 0;
+                left = left.saturating_sub(size(it).max(1));
+                fits
+            });
+            let (now, later) = rest.split_at(fit.count());
+            ctx.send_sync(session, self.id.clone(), encode_dead(now));
+            rest = later;
         }
-        ctx.send_sync(session, self.id.clone(), data);
     }
 
     /// Sends a sync message to another region.
@@ -503,9 +506,16 @@ impl Document {
         }
     }
 
-    /// Repairs that nobody goes on with end.
-    pub(crate) fn end_stale_repairs(&mut self, now: Now) {
-        self.peers.retain(|_, peer| peer.leaves_at.is_none_or(|at| now.running < at));
+    /// Repairs that nobody goes on with end. One that waits for our archive has its time again.
+    pub(crate) fn end_stale_repairs(&mut self, ctx: &Context, now: Now) {
+        self.peers.retain(|_, peer| {
+            let is_over = peer.leaves_at.is_some_and(|at| at <= now.running);
+            let goes_on = is_over && peer.is_waiting();
+            if goes_on {
+                peer.leaves_at = Some(now.running + ctx.limits.repair_within);
+            }
+            !is_over || goes_on
+        });
     }
 
     /// When something is due because of other regions.
@@ -551,6 +561,21 @@ pub(crate) fn refusal_of(dead: &rows::Dead, change: &Change) -> Refusal {
 }
 
 type DeadItem = (ChangeHash, Option<String>, Option<Change>);
+
+fn encode_dead(dead: &[rows::Dead]) -> Vec<u8> {
+    let mut data = vec![DEAD];
+    put(&mut data, dead.len() as u64);
+    for it in dead {
+        data.extend_from_slice(it.hash.as_bytes());
+        let reason = if it.death == Death::Misfit { it.reason.as_str() } else { "" };
+        put(&mut data, reason.len() as u64);
+        data.extend_from_slice(reason.as_bytes());
+        let bytes = it.change.as_ref().map_or(&[][..], Change::bytes);
+        put(&mut data, bytes.len() as u64);
+        data.extend_from_slice(bytes);
+    }
+    data
+}
 
 fn read_dead(bytes: &[u8]) -> Result<Vec<DeadItem>, Malformed> {
     let mut reader = Reader::new(bytes);

@@ -25,6 +25,8 @@ pub(crate) struct Context {
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     /// How many documents at least one client has open.
     pub(crate) open_documents: usize,
+    /// The document whose snapshot is taken apart for other regions: one at a time.
+    pub(crate) taken_apart: Option<DocumentId>,
     pub(crate) effects: VecDeque<Effect>,
     /// Documents with changes that are not on their way to the store yet.
     pub(crate) staged: BTreeSet<DocumentId>,
@@ -46,6 +48,7 @@ impl Context {
             store,
             sessions: BTreeMap::new(),
             open_documents: 0,
+            taken_apart: None,
             effects: VecDeque::new(),
             staged: BTreeSet::new(),
             counters: Counters::default(),

@@ -67,12 +67,13 @@ pub(crate) struct Peer {
     pub(crate) standing: Standing,
     /// A mere acknowledgement waits until then.
     quiet_until: Duration,
-    /// A message that waits for the archive; later ones wait behind it (rule R1).
-    blocked: Option<Blocked>,
+    /// A message that waits for the archive; later ones wait behind it (rule R1). Boxed, as the next but
+    /// one, because most of ten thousand sessions never have one.
+    blocked: Option<Box<Blocked>>,
     waiting: VecDeque<Vec<u8>>,
     /// A message whose changes are being taken out of the snapshot, because the peer reads only
     /// single changes and these are not kept as such any more.
-    held: Option<Answer>,
+    held: Option<Box<Answer>>,
     /// It asked for the document, and is to be told that nobody has it when there is room.
     declined: bool,
     /// Stores whose heads are news to this peer.
@@ -225,14 +226,14 @@ impl Document {
         if self.abroad.asking.as_ref().is_some_and(|asking| asking.until <= now.running) {
             self.stop_asking(ctx, now);
         }
-        self.end_stale_repairs(now);
-        self.forget_taken_apart();
+        self.end_stale_repairs(ctx, now);
         self.keep_up(ctx, now);
         self.arm(ctx, now);
     }
 
     /// Sets the alarm for whatever is due first.
     pub(crate) fn arm(&mut self, ctx: &mut Context, now: Now) {
+        self.forget_taken_apart(ctx);
         let acknowledge = self.acknowledge_at.first().map(|(at, _)| *at);
         let upkeep = self.upkeep_due(&ctx.limits);
         let due =
@@ -262,6 +263,7 @@ impl Document {
 
     /// Takes the alarm away, because the document leaves.
     pub(crate) fn disarm(&mut self, ctx: &mut Context) {
+        self.forget_taken_apart(ctx);
         ctx.set_alarm(&self.id, self.alarm.take(), None);
     }
 

@@ -107,7 +107,7 @@ impl Default for Limits {
             ask_within: Duration::from_secs(3),
             repair_within: Duration::from_secs(30),
             repair_part_bytes: 4 << 20,
-            repair_snapshot_bytes: 32 << 20,
+            repair_snapshot_bytes: 64 << 20,
             bulk_bytes_at_once: 64 << 10,
             bulk_batches_under_way: 1,
             log_entries_max: 1 << 20,

@@ -233,10 +233,11 @@ pub fn changes(
     let first_row = log_row_of(store, id, kept_from, from)?;
     scan_log(store, id, first_row, &mut |row| {
         for (position, change) in (row.position..).zip(row.changes) {
-            if position >= to || bytes >= bytes_max {
+            let next = from + changes.len() as Position;
+            if position >= to || bytes >= bytes_max || position > next {
                 return ControlFlow::Break(());
             }
-            if position >= from {
+            if position == next {
                 bytes += change.bytes().len();
                 changes.push(change);
             }

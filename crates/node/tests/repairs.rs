@@ -199,3 +199,31 @@ fn a_region_under_repair_is_not_told_what_stores_hold_as_a_client_is() {
     world.audit(0, 1);
     world.assert_same();
 }
+
+#[test]
+fn a_snapshot_that_the_archive_takes_long_for_is_neither_lost_nor_sent_again() {
+    let mut world = World::with(&["eu", "us"], &rig::small());
+    let mut ann = writes_much(&mut world, 0, "ann", 30);
+    world.rigs[0].pass(Duration::from_secs(10));
+    world.connect_without_logs(0, 1);
+    world.rigs[1].hold_archive = true;
+    assert_eq!(world.audit(0, 1), 1);
+    let snapshots = |world: &World| world.repairs.iter().filter(|size| **size > 300).count();
+    assert_eq!(snapshots(&world), 1, "{:?}", world.repairs);
+    // Both sides would have given up by then, and the audit comes again.
+    for _ in 0..4 {
+        for rig in &mut world.rigs {
+            rig.pass(Duration::from_secs(20));
+        }
+        world.settle();
+        assert_eq!(world.audit(0, 1), 1);
+    }
+    world.rigs[1].hold_archive = false;
+    world.rigs[1].run();
+    world.settle();
+    world.assert_same();
+    assert_eq!(snapshots(&world), 1, "{:?}", world.repairs);
+    let mut bob = Client::join(&mut world.rigs[1], "bob");
+    bob.sync(&mut world.rigs[1]);
+    assert_eq!(bob.heads(), ann.heads());
+}

@@ -305,16 +305,20 @@ impl Standing {
     }
 
     /// Keeps back what is too much for one message: the changes from a position on. They are owed, and go
-    /// when the peer has said something.
-    pub fn keep_back(&mut self, answer: &mut Answer, from: Position) {
+    /// when the peer has said something. Says whether there are any.
+    pub fn keep_back(&mut self, answer: &mut Answer, from: Position) -> bool {
         let mut positions = answer.changes.positions();
         let later = positions.split_off(positions.partition_point(|position| *position < from));
+        if later.is_empty() {
+            return false;
+        }
         for position in &later {
             self.sent.remove(position);
         }
         self.owed.extend(later);
         self.part_under_way = true;
         answer.changes = Changes::Some(positions);
+        true
     }
 
     /// Whether the message that is about to be received is a part, and more follows when it is answered.

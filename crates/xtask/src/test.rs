@@ -39,13 +39,38 @@ const STEPS: &[Step] = &[
     Step { name: "rest", what: "Schemathesis against the description of REST", run: rest },
     Step { name: "interop", what: "stock JavaScript clients against the server", run: interop },
     Step { name: "demo", what: "the demo in Chromium", run: crate::demo::test },
-    Step { name: SEEDS, what: "thousands of runs in which everything goes wrong", run: seeds },
+    Step { name: PROCESSES.step, what: "real processes, disks and wires", run: processes },
+    Step { name: SEEDS.step, what: "thousands of runs in which everything goes wrong", run: seeds },
 ];
-/// The step that needs nothing but a processor. The others wait for sockets, disks and clocks half of
-/// the time, so it begins before them, gets what they leave, and is waited for at the end.
-const SEEDS: &str = "seeds";
-/// Before which step it begins: what is compiled is compiled by then.
-const SEEDS_BEGIN_AT: &str = "rust";
+
+/// Tests that are a step of their own. They begin before others, run beside them, and are waited for
+/// at their own turn.
+struct Beside {
+    step: &'static str,
+    niceness: &'static str,
+    tests: &'static [&'static str],
+}
+
+/// These wait for sockets, disks and clocks most of the time.
+const PROCESSES: Beside = Beside {
+    step: "processes",
+    niceness: "0",
+    tests: &[
+        "backup",
+        "clients_in_bad_faith",
+        "disk",
+        "hostile_regions",
+        "mesh",
+        "mesh_large",
+        "process",
+        "soak",
+    ],
+};
+/// These need nothing but a processor, and get what others leave of it.
+const SEEDS: Beside =
+    Beside { step: "seeds", niceness: "19", tests: &["seeds", "planted_between"] };
+/// Before which step they begin: what is compiled is compiled by then.
+const BESIDE_FROM: &str = "rust";
 
 /// Runs the command.
 ///
@@ -62,16 +87,16 @@ pub fn run(options: &Options) -> Result<(), String> {
     let wanted =
         |step: &&Step| options.only.is_empty() || options.only.iter().any(|name| name == step.name);
     let mut report = Vec::new();
-    let mut behind = None;
+    let mut beside: Vec<Running> = Vec::new();
     for step in STEPS.iter().filter(wanted) {
         println!("\n=== {}: {} ===", step.name, step.what);
         let started = Instant::now();
-        // At a terminal ctrl-C would not reach what is behind, so nothing is.
-        if step.name == SEEDS_BEGIN_AT && options.only.is_empty() && !is_watched() {
-            behind = Some(Behind::begin(&root)?);
+        // At a terminal ctrl-C would not reach what is beside, so nothing is.
+        if step.name == BESIDE_FROM && options.only.is_empty() && !is_watched() {
+            beside = begin(&root, [&PROCESSES, &SEEDS])?;
         }
-        let result = match behind.take_if(|_| step.name == SEEDS) {
-            Some(behind) => behind.end(),
+        let result = match beside.iter().position(|running| running.name == step.name) {
+            Some(at) => beside.remove(at).end_beside(&root),
             None => (step.run)(&root),
         };
         let seconds = started.elapsed().as_secs();
@@ -112,40 +137,50 @@ fn rust(root: &Path) -> Result<(), String> {
     done(cargo(root).args(["test", "--workspace", "--no-fail-fast"]))
 }
 
+fn processes(root: &Path) -> Result<(), String> {
+    build(root)?;
+    done(cargo(root).args(PROCESSES.arguments()))
+}
+
 fn seeds(root: &Path) -> Result<(), String> {
     build(root)?;
-    done(cargo(root).args(SEED_TESTS))
+    done(cargo(root).args(SEEDS.arguments()))
 }
 
-const SEED_TESTS: [&str; 6] =
-    ["test", "--workspace", "--test", "seeds", "--test", "planted_between"];
-
-/// The seeds, while other steps run.
-struct Behind {
-    running: Running,
-    output: PathBuf,
+impl Beside {
+    /// For cargo.
+    fn arguments(&self) -> Vec<&'static str> {
+        let tests = self.tests.iter().flat_map(|test| ["--test", *test]);
+        ["test", "--workspace", "--no-fail-fast"].into_iter().chain(tests).collect()
+    }
 }
 
-impl Behind {
-    fn begin(root: &Path) -> Result<Self, String> {
-        build(root)?;
-        done(cargo(root).args(SEED_TESTS).args(["--no-run", "--quiet"]))?;
-        let output = target(root).join("seeds.log");
+/// Where a step beside others says meanwhile what it does.
+fn output(root: &Path, step: &str) -> PathBuf {
+    target(root).join(format!("{step}.log"))
+}
+
+/// Builds all of these tests, and then begins them.
+fn begin<'a>(
+    root: &Path,
+    all: impl IntoIterator<Item = &'a Beside> + Clone,
+) -> Result<Vec<Running>, String> {
+    build(root)?;
+    for beside in all.clone() {
+        done(cargo(root).args(beside.arguments()).args(["--no-run", "--quiet"]))?;
+    }
+    let begin = |beside: &Beside| {
+        let output = output(root, beside.step);
         let file = File::create(&output).map_err(|error| format!("{output:?}: {error}"))?;
         let errors = file.try_clone().map_err(|error| format!("{output:?}: {error}"))?;
         let mut command = with_cargo(Command::new("nice"), root);
-        command.args(["-n", "19"]).arg(program()).args(SEED_TESTS);
+        command.args(["-n", beside.niceness]).arg(program()).args(beside.arguments());
         command.stdout(file).stderr(errors);
-        Ok(Self { running: Running::start(&mut command)?, output })
-    }
-
-    fn end(mut self) -> Result<(), String> {
-        // So far it had what others left.
-        self.running.started = Instant::now();
-        let result = self.running.end();
-        print!("{}", std::fs::read_to_string(&self.output).unwrap_or_default());
-        result
-    }
+        let mut running = Running::start(&mut command)?;
+        running.name = beside.step.to_owned();
+        Ok(running)
+    };
+    all.into_iter().map(begin).collect()
 }
 
 fn rest(root: &Path) -> Result<(), String> {
@@ -257,6 +292,18 @@ impl Running {
                 None => thread::sleep(LOOK_EVERY),
             }
         }
+    }
+}
+
+impl Running {
+    /// Waits for what ran beside other steps, and shows what it said.
+    fn end_beside(mut self, root: &Path) -> Result<(), String> {
+        let output = output(root, &self.name);
+        // So far it had what others left.
+        self.started = Instant::now();
+        let result = self.end();
+        print!("{}", std::fs::read_to_string(output).unwrap_or_default());
+        result
     }
 }
 

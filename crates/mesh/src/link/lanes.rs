@@ -14,6 +14,11 @@ use crate::frame::{Ends, FRAME_BYTES_MAX, Frame};
 use crate::handshake::Agreed;
 use crate::origin::{LogId, Origin};
 
+/// With so many bytes of repairs waiting nothing more to repair is looked for.
+const MUCH_REPAIR_BYTES: usize = 1 << 20;
+/// How many frames may wait for a socket, however small they are.
+const WAITING_MAX: usize = 1 << 20;
+
 /// Why a socket of a link is closed by us.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CloseReason {
@@ -155,8 +160,9 @@ pub(super) struct Line {
     /// It belongs to this life of the link: the live socket, or a bulk socket that was there with it.
     paired: bool,
     since: Duration,
-    /// When the peer last took something in, and how much it had by then.
-    progress: (Duration, u64),
+    /// When the peer last took something in, or the socket took some of what waits; and how much of
+    /// both there was by then.
+    progress: (Duration, u64, u64),
     heard: Duration,
     ping_due: Duration,
     /// The oldest ping that was not answered.
@@ -171,6 +177,9 @@ pub(super) struct Line {
     sent: u64,
     /// What shards gave for repair and is among what is queued: up to where in what was sent.
     syncs: VecDeque<Sync>,
+    /// How many bytes these are. They are bounded by the shards, each of which gives no more while it
+    /// has some here.
+    repair_bytes: usize,
     pub(super) out: Outbound,
     pub(super) inn: Inbound,
 }
@@ -180,6 +189,13 @@ struct Sync {
     end: u64,
     document: DocumentId,
     bytes: usize,
+}
+
+impl Line {
+    /// Whether it takes a while until what waits of a repair has left.
+    pub(super) fn repairs_much(&self) -> bool {
+        self.repair_bytes >= MUCH_REPAIR_BYTES
+    }
 }
 
 impl Link {
@@ -242,7 +258,7 @@ impl Link {
             dialled,
             paired: live_is_up,
             since: now,
-            progress: (now, 0),
+            progress: (now, 0, 0),
             heard: now,
             ping_due: now + self.config.limits.ping_every,
             ping: None,
@@ -251,6 +267,7 @@ impl Link {
             queued: 0,
             sent: 0,
             syncs: VecDeque::new(),
+            repair_bytes: 0,
             out: Outbound::new(),
             inn: Inbound::new(self.config.limits.changes.clone()),
         };
@@ -328,20 +345,19 @@ impl Link {
     /// Sends a frame, if the lane has a socket.
     ///
     /// A larger frame goes in pieces, which the socket is handed only as it writes them. What keeps the
-    /// lane going need not wait for them, and no other frame minds being overtaken by it.
+    /// lane going need not wait for them, and no other frame minds being overtaken by it. What is sent
+    /// for repair is not held against the lane: it is bounded by the shards.
     pub(super) fn send(&mut self, lane: Lane, frame: &Frame) {
         let Some(ends) = self.ends(lane, true) else { return };
         let bytes = frame.encode(&ends);
         let limits = &self.config.limits;
         let (max, piece) = (limits.socket_bytes_max, limits.piece_bytes);
         let Some(line) = self.lines[index(lane)].as_mut() else { return };
-        if line.queued > max {
+        if line.queued.saturating_sub(line.repair_bytes) > max || line.waiting.len() > WAITING_MAX {
             return self.fail(lane, CloseReason::Backlog);
         }
-        let urgent = matches!(
-            frame,
-            Frame::Ping { .. } | Frame::Pong { .. } | Frame::Credit { .. } | Frame::Resend { .. }
-        );
+        let urgent =
+            matches!(frame, Frame::Ping { .. } | Frame::Pong { .. } | Frame::Credit { .. });
         if bytes.len() <= piece {
             line.queued += bytes.len();
             line.sent += bytes.len() as u64;
@@ -382,7 +398,10 @@ impl Link {
         let (lane, bytes) = (self.much(), data.len());
         self.send(lane, &Frame::Sync { document: document.clone(), data });
         match self.line(lane) {
-            Some(line) => line.syncs.push_back(Sync { end: line.sent, document, bytes }),
+            Some(line) => {
+                line.repair_bytes += bytes;
+                line.syncs.push_back(Sync { end: line.sent, document, bytes });
+            }
             None => self.tell_document(&document, ToShard::Written { bytes }),
         }
     }
@@ -395,6 +414,7 @@ impl Link {
         let left = line.sent - line.queued as u64;
         let gone = line.syncs.iter().take_while(|sync| sync.end <= left).count();
         let gone: Vec<Sync> = line.syncs.drain(..gone).collect();
+        line.repair_bytes -= gone.iter().map(|sync| sync.bytes).sum::<usize>();
         for sync in gone {
             self.tell_document(&sync.document, ToShard::Written { bytes: sync.bytes });
         }
@@ -429,8 +449,12 @@ impl Link {
         let answer_late = waits_for_answer && now >= self.running_since + limits.vector_within;
         for lane in [Lane::Live, Lane::Bulk] {
             let Some(line) = self.line(lane) else { continue };
-            if line.out.freed() != line.progress.1 || !line.out.is_under_way() {
-                line.progress = (now, line.out.freed());
+            let (freed, left) = (line.out.freed(), line.sent - line.queued as u64);
+            let (_, freed_before, left_before) = line.progress;
+            // Pings leave all the time: only while more waits does it say that the wire is slow.
+            let leaves = left != left_before && !line.waiting.is_empty();
+            if freed != freed_before || leaves || !line.out.is_under_way() {
+                line.progress = (now, freed, left);
             }
             let silent = now.saturating_sub(line.heard);
             let asked = line.ping.map_or(Duration::ZERO, |(_, at)| now.saturating_sub(at));

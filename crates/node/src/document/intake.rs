@@ -68,7 +68,7 @@ impl Document {
         if let Some(mut blocked) = answered
             && let Some(answer) = blocked.answer.take()
         {
-            self.unblock(ctx, session, blocked, answer, now);
+            self.unblock(ctx, session, *blocked, answer, now);
         }
         self.take_waiting(ctx, session, now);
     }
@@ -126,7 +126,7 @@ impl Document {
         let job = ctx.archive(&self.id, Job::Expand { chunks: upload, limits });
         let blocked =
             Blocked { job, message, handed: Vec::new(), changes, rest: Vec::new(), answer: None };
-        self.peers.entry(session).or_default().blocked = Some(blocked);
+        self.peers.entry(session).or_default().blocked = Some(Box::new(blocked));
     }
 
     /// Puts changes into the log; those that only the CRDT can judge have to wait for it.
@@ -225,7 +225,7 @@ impl Document {
         let candidates = blocked.changes.iter().map(bytes).collect();
         ctx.counters.slow_lane += blocked.changes.len() as u64;
         blocked.job = ctx.archive(&self.id, Job::Judge { snapshot, changes: tail, candidates });
-        self.peers.entry(session).or_default().blocked = Some(blocked);
+        self.peers.entry(session).or_default().blocked = Some(Box::new(blocked));
     }
 
     pub(super) fn unblock(

@@ -106,6 +106,11 @@ impl Document {
     }
 
     pub(crate) fn send(&mut self, ctx: &mut Context, session: SessionId, answer: Answer) {
+        if !ctx.is_region(session)
+            && let Some((_, tail)) = self.last_made.take_if(|(made, _)| *made == answer)
+        {
+            return self.send_made(ctx, session, answer, tail);
+        }
         match self.try_send(ctx, session, answer.clone()) {
             Err(LoadError::Row(RowError::Missing(_))) if self.history.base() > 0 => {
                 self.expand_for(ctx, session, answer);
@@ -126,30 +131,26 @@ impl Document {
             let mut kind = SYNC;
             if let Some(from) = contents.kept_back
                 && let Some(peer) = self.peers.get_mut(&session)
+                && (planted(Bug::ForgetsTheRest) || peer.standing.keep_back(&mut answer, from))
             {
                 kind = PART;
-                if !planted(Bug::ForgetsTheRest) {
-                    peer.standing.keep_back(&mut answer, from);
-                }
             }
             self.send_abroad(ctx, session, kind, &contents.encode(&answer));
             return Ok(());
         }
-        let Some(target) = ctx.sessions.get(&session).map(|known| known.peer.clone()) else {
-            return Ok(());
-        };
-        let tail = match self.last_made.take_if(|(made, _)| *made == answer) {
-            Some((_, tail)) => tail,
-            None => {
-                let contents = self.contents(ctx, &answer, Room::ENDLESS)?;
-                Tail::sync(&self.id, &contents.encode(&answer))
-            }
-        };
-        ctx.counters.changes_out += answer.changes.count() as u64;
-        let frame = tail.frame(&ctx.me.peer, &target);
-        self.last_made = Some((answer, tail));
-        ctx.send(session, frame);
+        let contents = self.contents(ctx, &answer, Room::ENDLESS)?;
+        let tail = Tail::sync(&self.id, &contents.encode(&answer));
+        self.send_made(ctx, session, answer, tail);
         Ok(())
+    }
+
+    /// Sends a client a message, and keeps it: the next one may get the same.
+    fn send_made(&mut self, ctx: &mut Context, session: SessionId, answer: Answer, tail: Tail) {
+        if let Some(target) = ctx.sessions.get(&session).map(|known| known.peer.clone()) {
+            ctx.counters.changes_out += answer.changes.count() as u64;
+            ctx.send(session, tail.frame(&ctx.me.peer, &target));
+        }
+        self.last_made = Some((answer, tail));
     }
 
     /// What goes into the message: changes one by one where that is what the peer lacks, else the
@@ -176,22 +177,37 @@ impl Document {
             return self.changes(ctx, &positions[kept..], room.changes);
         }
         let (base, durable) = (self.history.base(), self.history.durable());
+        // Looked at first, because reading it in vain for each part would be dear.
+        let snapshot_bytes = self.meta.map_or(0, |meta| meta.snapshot_bytes);
         if base > 0
             && answer.version_2
+            && snapshot_bytes <= room.snapshot as u64
             && let Some(snapshot) = self.snapshot(ctx)?
             && snapshot.len() <= room.snapshot
         {
             let tail: Vec<Position> = (base..durable).collect();
-            let contents = self.changes(ctx, &tail, room.changes)?;
+            let mut contents = self.changes(ctx, &tail, room.changes)?;
+            if contents.kept_back.is_some() {
+                // What comes after it goes by itself, or a large change would make it too large.
+                contents = Contents { kept_back: Some(base), ..Contents::default() };
+            }
             ctx.counters.snapshots_out += 1;
             return Ok(Contents { snapshot: Some(snapshot), ..contents });
         }
         self.changes(ctx, &positions, room.changes)
     }
 
-    /// A peer that reads only single changes lacks some that are not kept as such any more: the
-    /// archive takes them out of the snapshot, and the message waits.
+    /// A peer lacks changes that are not kept by themselves any more, and reads only such, or the
+    /// snapshot is too large for it: the archive takes them out of that, and the message waits.
     fn expand_for(&mut self, ctx: &mut Context, session: SessionId, answer: Answer) {
+        if ctx.is_region(session)
+            && *ctx.taken_apart.get_or_insert_with(|| self.id.clone()) != self.id
+        {
+            // One after the other, because what comes of it stays for as long as the repair takes. The
+            // audit comes back to this one.
+            self.peers.remove(&session);
+            return;
+        }
         if self.expanding.is_none() {
             match self.snapshot(ctx) {
                 Ok(snapshot) => {
@@ -203,7 +219,7 @@ impl Document {
             }
         }
         if let Some(peer) = self.peers.get_mut(&session) {
-            peer.held = Some(answer);
+            peer.held = Some(Box::new(answer));
         }
     }
 
@@ -213,7 +229,7 @@ impl Document {
             let changes = expanded.changes.iter().filter_map(|bytes| read_change(bytes).ok());
             self.taken_apart = changes.map(|change| (change.hash(), change)).collect();
         }
-        let held: Vec<(SessionId, Answer)> = self
+        let held: Vec<(SessionId, Box<Answer>)> = self
             .peers
             .iter_mut()
             .filter_map(|(session, peer)| Some((*session, peer.held.take()?)))
@@ -221,20 +237,24 @@ impl Document {
         for (session, answer) in held {
             if self.history.base() > base {
                 // There is a new snapshot meanwhile, which may have taken in more of what is lacking.
-                self.send(ctx, session, answer);
-            } else if self.try_send(ctx, session, answer).is_err() {
+                self.send(ctx, session, *answer);
+            } else if self.try_send(ctx, session, *answer).is_err() {
                 let why = CloseReason::Unreadable { document: self.id.clone() };
                 self.close_or_report(ctx, session, why);
             }
             self.speak(ctx, session, now);
         }
-        self.forget_taken_apart();
     }
 
     /// What was taken out of the snapshot is kept for repairs that it is sent to part by part.
-    pub(super) fn forget_taken_apart(&mut self) {
-        if self.peers.values().all(|peer| peer.leaves_at.is_none()) {
+    pub(super) fn forget_taken_apart(&mut self, ctx: &mut Context) {
+        let is_ours = ctx.taken_apart.as_ref() == Some(&self.id);
+        if (is_ours || !self.taken_apart.is_empty())
+            && self.expanding.is_none()
+            && self.peers.values().all(|peer| peer.leaves_at.is_none())
+        {
             self.taken_apart = BTreeMap::new();
+            ctx.taken_apart.take_if(|document| *document == self.id);
         }
     }
 
@@ -246,12 +266,18 @@ impl Document {
         positions: &[Position],
         bytes_max: usize,
     ) -> Result<Contents, LoadError> {
-        let trimmed = positions.partition_point(|at| *at < self.history.raw_from());
-        let (trimmed, kept) = positions.split_at(trimmed);
+        let apart = match self.taken_apart.is_empty() {
+            true => self.history.raw_from(),
+            false => self.history.base(),
+        };
+        let (trimmed, kept) = positions.split_at(positions.partition_point(|at| *at < apart));
         let stored = kept.partition_point(|at| *at < self.history.resident_from());
         let (stored, here) = kept.split_at(stored);
         let mut gathered = Gathered { changes: Vec::new(), left: bytes_max };
         for at in trimmed {
+            if gathered.left == 0 {
+                break;
+            }
             let change = self.taken_apart.get(&self.history.graph().hash(*at));
             gathered.take(change.ok_or(RowError::Missing("change kept by itself"))?);
         }

@@ -91,3 +91,17 @@ fn pieces_that_make_no_frame_close_the_link() {
     let nothing = [Frame::Piece { data: Vec::new(), last: true }];
     assert_eq!(closed_after(nothing), CloseReason::Undecodable);
 }
+
+#[test]
+fn what_is_sent_for_repair_is_not_held_against_the_lane() {
+    let mut world = World::connected();
+    world.regions[0].stuck = true;
+    give(&mut world, noise(70 << 20));
+    world.type_in(0, 3, 10);
+    world.run_for(4 * SECOND);
+    assert!(world.regions[0].closed.is_empty(), "{:?}", world.regions[0].closed);
+    world.write(0);
+    world.run_until("level", World::is_level);
+    world.run_for(SECOND);
+    assert_eq!(got(&world).len(), 1);
+}
