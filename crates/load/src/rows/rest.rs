@@ -20,6 +20,8 @@ use crate::world::World;
 
 /// Of the rows that ask as fast as they are answered.
 pub(super) const CONNECTIONS: usize = 32;
+/// A keystroke that is kept by itself takes a hundred bytes and more, and one or two in a snapshot.
+const COMPACTED_BYTES: u64 = 20;
 const START_LIMIT: Duration = Duration::from_secs(60);
 const UPLOAD_LIMIT: Duration = Duration::from_secs(120);
 /// How often the server is started anew to be asked for what it has not opened yet.
@@ -128,13 +130,16 @@ pub(super) fn first(bench: &Bench, kind: Kind, edits: usize) -> Result<Measured,
 /// Waits until what was typed is in the snapshot, as it is once nobody has typed for some seconds.
 fn until_compacted(server: SocketAddr) -> Result<(), String> {
     let list = Request::get("/v1/documents", &[], 200);
-    let bytes = || -> Result<u64, String> {
+    let bytes_a_change = || -> Result<u64, String> {
         let said: Value =
             serde_json::from_slice(&ask(server, &list)?.body).map_err(|error| error.to_string())?;
-        said["documents"][0]["bytes"].as_u64().ok_or_else(|| "the list has no bytes".to_owned())
+        let figure = |name: &str| {
+            said["documents"][0][name].as_u64().ok_or_else(|| format!("the list has no {name}"))
+        };
+        Ok(figure("bytes")? / figure("changes")?.max(1))
     };
-    let (typed, began) = (bytes()?, Instant::now());
-    while bytes()? > typed / 4 {
+    let began = Instant::now();
+    while bytes_a_change()? > COMPACTED_BYTES {
         if began.elapsed() > UPLOAD_LIMIT {
             return Err(format!("it is not compacted after {} s", UPLOAD_LIMIT.as_secs()));
         }
