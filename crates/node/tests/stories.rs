@@ -250,6 +250,26 @@ fn a_log_that_the_archive_has_no_time_for_leaves_memory_when_that_is_short_and_n
 }
 
 #[test]
+fn a_log_that_is_large_for_its_memory_is_put_into_a_snapshot_all_the_same() {
+    // It is verified in a pause, and then not for half a minute, so as not to do only that.
+    let limits = Limits { memory_bytes: 10_000, verify_share: 6_000, ..rig::small() };
+    let mut rig = Rig::new(limits);
+    let mut ann = Client::join(&mut rig, "ann");
+    for n in 0..100 {
+        ann.put("key", &n.to_string());
+        ann.sync(&mut rig);
+        if n == 50 {
+            rig.pass(Duration::from_secs(3));
+        }
+    }
+    rig.leave(&ann);
+    rig.pass(Duration::from_secs(60));
+    let mut compacted = rig.reports.iter();
+    assert!(compacted.any(|it| matches!(it, Report::Compacted { changes: 100, .. })));
+    assert_eq!(rig.shard.counters().left_unverified, 0);
+}
+
+#[test]
 fn a_document_that_nobody_has_open_is_forgotten_and_not_lost() {
     let mut rig = Rig::new(Limits::default());
     let mut ann = Client::join(&mut rig, "ann");
