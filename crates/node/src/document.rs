@@ -71,8 +71,8 @@ pub(crate) struct Peer {
     /// one, because most of ten thousand sessions never have one.
     blocked: Option<Box<Blocked>>,
     waiting: VecDeque<Vec<u8>>,
-    /// A message whose changes are being taken out of the snapshot, because the peer reads only
-    /// single changes and these are not kept as such any more.
+    /// A message whose changes are being taken out of the snapshot, because they are not kept as such
+    /// any more, and the peer reads only single changes or is a region that cannot be sent so large a one.
     held: Option<Box<Answer>>,
     /// It asked for the document, and is to be told that nobody has it when there is room.
     declined: bool,

@@ -19,7 +19,7 @@ pub enum Bug {
     TrimsEarly,
     /// What is dead is not spoken of in repair.
     ForgetsDead,
-    /// What does not fit into one message of a repair is taken for sent.
+    /// What does not fit into one message of a repair is announced and never sent.
     ForgetsTheRest,
     /// Logs of processes that are no more are forgotten before every region holds them.
     ForgetsEarly,

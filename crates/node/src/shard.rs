@@ -481,15 +481,16 @@ impl Shard {
     }
 
     /// Logs that nobody has used for longest leave memory first; those that are not verified only when
-    /// that is not enough and the archive has more than it can take. Else it will get to them, and the
-    /// snapshot that it makes of a large log is what frees memory for good.
+    /// that is not enough and the archive has more than it can take, or there is twice too much. Else it
+    /// will get to them, and the snapshot that it makes of a large log is what frees memory for good.
     fn save_memory(&mut self, now: Now) {
         let memory = |document: &Document| document.history.memory_bytes();
         let closed = self.documents.len().saturating_sub(self.ctx.open_documents);
         let beside = self.open_bytes() + closed * DOCUMENT_BYTES;
         let mut total = beside + self.documents.values().map(memory).sum::<usize>();
         if total > self.ctx.limits.memory_bytes {
-            let behind = self.ctx.jobs_under_way() >= self.ctx.limits.verify_jobs_max;
+            let behind = self.ctx.jobs_under_way() >= self.ctx.limits.verify_jobs_max
+                || total / 2 > self.ctx.limits.memory_bytes;
             let quiet_since = now.running.saturating_sub(self.ctx.limits.verify_after);
             let mut resting: Vec<_> = (self.documents.values())
                 .filter(|document| document.awake && document.may_rest_unverified())

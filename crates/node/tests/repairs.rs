@@ -10,6 +10,13 @@ use rig::world::World;
 use rig::{Client, document};
 use tributary_node::Limits;
 
+/// Somebody in the second region gets all that a client of the first has.
+fn is_read_in_the_other(world: &mut World, ann: &mut Client) {
+    let mut bob = Client::join(&mut world.rigs[1], "bob");
+    bob.sync(&mut world.rigs[1]);
+    assert_eq!(bob.heads(), ann.heads());
+}
+
 #[test]
 fn a_new_region_gets_everything_by_audit_and_repair() {
     let mut world = World::with(
@@ -25,9 +32,7 @@ fn a_new_region_gets_everything_by_audit_and_repair() {
     world.connect_without_logs(0, 1);
     assert_eq!(world.audit(0, 1), 1);
     world.assert_same();
-    let mut bob = Client::join(&mut world.rigs[1], "bob");
-    bob.sync(&mut world.rigs[1]);
-    assert_eq!(bob.heads(), ann.heads());
+    is_read_in_the_other(&mut world, &mut ann);
 }
 
 #[test]
@@ -111,9 +116,7 @@ fn what_is_too_much_for_one_message_of_a_repair_goes_in_several_and_each_change_
     let sent: usize = world.repairs.iter().sum();
     assert!(sent < changes * 5 / 4, "{sent} bytes for changes of {changes}");
     world.assert_same();
-    let mut bob = Client::join(&mut world.rigs[1], "bob");
-    bob.sync(&mut world.rigs[1]);
-    assert_eq!(bob.heads(), ann.heads());
+    is_read_in_the_other(&mut world, &mut ann);
 }
 
 #[test]
@@ -129,9 +132,7 @@ fn a_snapshot_that_is_too_large_for_a_repair_is_taken_apart_once() {
     assert!(parts >= 8, "{:?}", world.repairs);
     assert_eq!(world.rigs[0].archive_jobs, jobs + 1);
     world.assert_same();
-    let mut bob = Client::join(&mut world.rigs[1], "bob");
-    bob.sync(&mut world.rigs[1]);
-    assert_eq!(bob.heads(), ann.heads());
+    is_read_in_the_other(&mut world, &mut ann);
 }
 
 #[test]
@@ -152,9 +153,7 @@ fn a_snapshot_that_fits_goes_first_and_what_follows_it_in_parts() {
     assert!(world.repairs.iter().filter(|size| **size > 1_000).count() >= 3, "{:?}", world.repairs);
     assert_eq!(world.rigs[0].archive_jobs, jobs, "nothing is taken apart");
     world.assert_same();
-    let mut bob = Client::join(&mut world.rigs[1], "bob");
-    bob.sync(&mut world.rigs[1]);
-    assert_eq!(bob.heads(), ann.heads());
+    is_read_in_the_other(&mut world, &mut ann);
 }
 
 #[test]
@@ -223,7 +222,5 @@ fn a_snapshot_that_the_archive_takes_long_for_is_neither_lost_nor_sent_again() {
     world.settle();
     world.assert_same();
     assert_eq!(snapshots(&world), 1, "{:?}", world.repairs);
-    let mut bob = Client::join(&mut world.rigs[1], "bob");
-    bob.sync(&mut world.rigs[1]);
-    assert_eq!(bob.heads(), ann.heads());
+    is_read_in_the_other(&mut world, &mut ann);
 }

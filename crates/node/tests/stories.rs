@@ -252,7 +252,7 @@ fn a_log_that_the_archive_has_no_time_for_leaves_memory_when_that_is_short_and_n
 #[test]
 fn a_log_that_is_large_for_its_memory_is_put_into_a_snapshot_all_the_same() {
     // It is verified in a pause, and then not for half a minute, so as not to do only that.
-    let limits = Limits { memory_bytes: 10_000, verify_share: 6_000, ..rig::small() };
+    let limits = Limits { memory_bytes: 25_000, verify_share: 6_000, ..rig::small() };
     let mut rig = Rig::new(limits);
     let mut ann = Client::join(&mut rig, "ann");
     for n in 0..100 {
